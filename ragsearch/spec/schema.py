@@ -1,0 +1,275 @@
+"""The keys of a space file: one frozen model a section, one sentence a key.
+
+In: plain data from YAML. Out: frozen sections that validated themselves. Knows no files:
+paths are resolved and line numbers attached in `load`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of the space file: frozen, unknown keys refused, each key documented."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class DataSection(Section):
+    """Questions with answers: jsonl, csv or parquet files."""
+
+    train: str
+    """Questions to train on."""
+    val: str
+    """Questions every trial is compared on."""
+    test: str | None = None
+    """Questions for the very end; no trial reads them."""
+    n_train: Count | None = None
+    """Use only the first so many training questions; all by default."""
+    n_val: Count | None = None
+    """Use only the first so many validation questions; all by default."""
+
+
+class ChunkSection(Section):
+    """How long texts become passages."""
+
+    words: Count = 100
+    """Words a passage."""
+    overlap: Annotated[int, Field(ge=0)] = 0
+    """Words that neighbouring passages of one text share."""
+
+    @model_validator(mode="after")
+    def _overlap_is_shorter(self) -> "ChunkSection":
+        if self.overlap >= self.words:
+            msg = f"overlap {self.overlap} must be smaller than words {self.words}"
+            raise ValueError(msg)
+        return self
+
+
+class IndexSection(Section):
+    """One index: which corpus, cut how, embedded by what, searched by which FAISS index."""
+
+    corpus: str
+    """Texts: jsonl, tsv, csv, parquet with id, title, text; or a folder of text files."""
+    chunk: ChunkSection | None = None
+    """Cut texts into passages of words; by default each text is one passage."""
+    encoder: str
+    """Context encoder: a folder or a hub id."""
+    pooling: Literal["auto", "pooler", "cls", "mean"] = "auto"
+    """How token vectors become one: DPR's pooler, the first token, the mean; `auto` takes
+    `pooler` for a DPR encoder and `mean` for any other."""
+    normalise: bool = False
+    """Scale vectors to length 1, so that inner product is cosine."""
+    faiss: str = "Flat"
+    """FAISS factory string; the metric is inner product."""
+    max_length: Annotated[int, Field(ge=8, le=512)] = 256
+    """Tokens of title and text the context encoder reads."""
+    batch_size: Count = 64
+    """Passages embedded at a time."""
+
+
+class PoolSection(Section):
+    """The replicas that serve an index to every trial."""
+
+    replicas: Count = 1
+    """Retrieval actors an index."""
+    threads: Count = 1
+    """Threads a replica searches with."""
+    lifetime: Literal["search", "detached"] = "search"
+    """`search`: gone with the last search that uses it; `detached`: stays until
+    `ragsearch pool stop`."""
+
+
+class ModelSection(Section):
+    """Which RAG model a trial fine-tunes."""
+
+    type: Literal["rag_sequence", "rag_token"] = "rag_sequence"
+    """Marginalise over passages once an answer, or at every token (Lewis et al. 2020)."""
+    question_encoder: str
+    """Question encoder: a folder or a hub id; its vectors must fit the index."""
+    generator: str
+    """Sequence-to-sequence generator: a folder or a hub id."""
+    pooling: Literal["auto", "pooler", "cls", "mean"] = "auto"
+    """Pooling of the question encoder, as in `indexes`."""
+    normalise: bool = False
+    """Scale question vectors to length 1."""
+    freeze_question_encoder: bool = False
+    """Train the generator alone."""
+
+
+class RetrievalSection(Section):
+    """What a trial asks of the retriever."""
+
+    index: str = ""
+    """Name of the index, one of `indexes`; may be left out where there is only one."""
+    n_docs: Count = 5
+    """Passages retrieved and marginalised over for a question."""
+
+
+class OptimSection(Section):
+    """The optimiser (AdamW) and its learning-rate schedule."""
+
+    learning_rate: Positive = 3.0e-5
+    """Peak learning rate of the generator."""
+    question_encoder_lr_ratio: Positive = 1.0
+    """Learning rate of the question encoder as a multiple of `learning_rate`."""
+    schedule: Literal["constant", "linear", "cosine", "polynomial"] = "polynomial"
+    """Shape of the learning rate after warm-up, over all steps of `max_epochs`."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimiser steps of linear warm-up."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.001
+    """Weight decay; never on biases and layer norms."""
+    adam_epsilon: Positive = 1.0e-8
+    """Adam's epsilon."""
+    max_grad_norm: Positive = 0.1
+    """Gradients are clipped to this global norm."""
+    effective_batch: Count = 16
+    """Questions an optimiser step; a multiple of `train.batch_size` or smaller than it."""
+
+
+class RegularisationSection(Section):
+    """What keeps the generator from learning by heart."""
+
+    dropout: Fraction = 0.1
+    """Dropout of the generator."""
+    attention_dropout: Fraction | None = None
+    """Dropout on attention weights; only for generators that have it (BART, not T5)."""
+    label_smoothing: Fraction = 0.0
+    """Share of probability spread over the vocabulary in the training loss."""
+
+
+class TrainSection(Section):
+    """Length and shape of one training run."""
+
+    max_epochs: Count = 3
+    """Passes over the training questions, one validation after each."""
+    batch_size: Count = 16
+    """Questions a forward pass holds; `optim.effective_batch` is reached by accumulation."""
+    eval_batch_size: Count = 32
+    """Questions a forward pass holds in validation."""
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    """Arithmetic: float32, or autocast to bfloat16 or float16."""
+    max_source_length: Annotated[int, Field(ge=4, le=512)] = 128
+    """Tokens of a question the question encoder reads."""
+    max_target_length: Annotated[int, Field(ge=2)] = 25
+    """Tokens of an answer, its end token included."""
+    max_context_length: Annotated[int, Field(ge=16)] = 300
+    """Tokens of title, passage and question together; the passage is cut, never the
+    question."""
+
+
+class DecodeSection(Section):
+    """How answers are generated in validation, `eval` and `ask`."""
+
+    num_beams: Count = 1
+    """Beams a passage (rag_sequence) or an answer (rag_token); 1 is greedy."""
+    max_length: Annotated[int, Field(ge=2)] = 25
+    """Tokens an answer may have, its end token included."""
+
+
+class TrialSection(Section):
+    """A complete configuration: the baseline, and what `space` varies."""
+
+    model: ModelSection
+    retrieval: RetrievalSection = RetrievalSection()
+    optim: OptimSection = OptimSection()
+    regularisation: RegularisationSection = RegularisationSection()
+    train: TrainSection = TrainSection()
+    decode: DecodeSection = DecodeSection()
+
+
+class SchedulerSection(Section):
+    """Which trials are stopped early."""
+
+    name: Literal["asha", "none"] = "asha"
+    """`asha` compares trials at rungs and stops the worse ones (Li et al. 2020)."""
+    min: Count = 1
+    """Epochs before a trial may be stopped: the first rung."""
+    eta: Annotated[int, Field(ge=2)] = 3
+    """One in `eta` trials passes a rung; the next rung is `eta` times as long."""
+
+
+class SearchSection(Section):
+    """Who proposes configurations, and who stops them."""
+
+    algorithm: Literal["tpe", "random"] = "tpe"
+    """Searcher: Optuna's tree-structured Parzen estimator, or random."""
+    startup_trials: Annotated[int, Field(ge=0)] = 10
+    """Random trials before `tpe` starts to learn from results."""
+    scheduler: SchedulerSection = SchedulerSection()
+
+
+class ObjectiveSection(Section):
+    """A metric to make as large or as small as possible."""
+
+    metric: str
+    """A metric every validation reports, such as `val/em`."""
+    goal: Literal["max", "min"] = "max"
+    """`max` or `min`."""
+
+
+class BudgetSection(Section):
+    """When a search ends: whichever limit comes first."""
+
+    trials: Count
+    """Trials, the baseline included."""
+    wall: str | None = None
+    """Wall time, such as `90s`, `30m`, `8h`; running trials are stopped when it is over."""
+
+
+class PerTrialSection(Section):
+    """What one trial occupies."""
+
+    cpu: Positive = 1.0
+    """CPU cores; also the threads torch uses, rounded down, at least one."""
+    gpu: Annotated[float, Field(ge=0.0)] = 0.0
+    """GPUs, fractions allowed: 0.5 lets two trials share one."""
+
+
+class ResourcesSection(Section):
+    """Where trials run."""
+
+    per_trial: PerTrialSection = PerTrialSection()
+    max_concurrent: Count | None = None
+    """Trials at a time; as many as fit by default."""
+    cluster: str = "local"
+    """`local` starts a private Ray; `auto`, `host:port` or `ray://host:port` joins one."""
+
+
+class TrackingSection(Section):
+    """Where MLflow keeps the runs."""
+
+    uri: str = "sqlite:///mlflow.db"
+    """MLflow tracking URI; a relative SQLite path is relative to where the command runs."""
+
+
+class SpaceFile(Section):
+    """A whole space file."""
+
+    version: Literal[1]
+    """Version of this format."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    """Name of the search, and of its MLflow experiment: letters, digits, `_ . -`."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the searcher and of every trial."""
+    data: DataSection
+    indexes: Annotated[dict[str, IndexSection], Field(min_length=1)]
+    """Indexes by name, each built once and shared by every trial."""
+    pool: PoolSection = PoolSection()
+    trial: TrialSection
+    space: dict[str, object] = Field(default_factory=dict)
+    """What varies: dotted paths in `trial`, each with one domain."""
+    objectives: Annotated[tuple[ObjectiveSection, ...], Field(min_length=1, max_length=1)] = (
+        ObjectiveSection(metric="val/em"),
+    )
+    """What the search is after: one metric, which also drives the scheduler."""
+    search: SearchSection = SearchSection()
+    budget: BudgetSection
+    resources: ResourcesSection = ResourcesSection()
+    tracking: TrackingSection = TrackingSection()
