@@ -1,0 +1,22 @@
+"""What every test shares: a quiet, offline environment and one set of tiny models and data."""
+
+import os
+
+# before anything imports torch, ray, mlflow or transformers: these are read at import
+os.environ.update({
+    "HF_HUB_OFFLINE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+})
+
+import pytest
+
+from tests.tiny import Tiny, tiny_everything
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Return one of each tiny model and data file; read them, never write to them."""
+    return tiny_everything(tmp_path_factory.mktemp("tiny"))
