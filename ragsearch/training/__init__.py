@@ -1,0 +1,12 @@
+"""One trial: a RAG model fine-tuned through the marginal loss, and scored.
+
+The way of a batch: `data` (questions become token batches) → `pipeline` (encode, retrieve,
+build contexts with `contexts`, run the generator) → `loss` or `decode` → `metrics`.
+`model` assembles, saves and loads the model, `module` is its Lightning module, `fit` runs a
+whole trial, `evaluation` scores a model on questions.
+
+Knows the `Retriever` seam; knows nothing of Ray, of searches or of MLflow.
+
+Axes: B questions, K passages per question, S context tokens, T answer tokens, V vocabulary,
+D embedding size.
+"""

@@ -1,0 +1,136 @@
+"""A whole trial: configuration in, one report an epoch out.
+
+The caller says where reports go; a report that carries a better model than any before it can be
+saved by its `save`.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import override
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from ragsearch.data.questions import Question
+from ragsearch.errors import RagsearchError
+from ragsearch.retrieval.retriever import Retriever
+from ragsearch.spec import ObjectiveSection, TrialSection
+from ragsearch.training.model import RagModel, assemble
+from ragsearch.training.module import RagModule
+from ragsearch.training.pipeline import Pipeline
+
+
+class DivergedError(RagsearchError):
+    """The loss became NaN or infinite; such a trial is not worth repeating."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """The state of a trial after one validation."""
+
+    epoch: int
+    """Epochs done, from 1."""
+    metrics: dict[str, float]
+    """`val/...`, `train/...` and `time/...`."""
+    is_best: bool
+    """No validation of this trial before had a better objective."""
+    save: Callable[[Path], None]
+    """Write the model as it is now into a folder."""
+
+
+def fit_trial(
+    trial: TrialSection,
+    questions: tuple[Sequence[Question], Sequence[Question]],
+    retriever: Retriever,
+    report: Callable[[EpochReport], None],
+    *,
+    objective: ObjectiveSection,
+    seed: int,
+) -> None:
+    """Fine-tune one configuration and report after every epoch.
+
+    Args:
+        trial: The configuration.
+        questions: Those to train on, those to validate on.
+        retriever: Whoever finds passages.
+        report: Called after each validation.
+        objective: Decides which epoch is the best.
+        seed: Of dropout, and of the order of questions.
+
+    Raises:
+        DivergedError: If the training loss is no longer a number.
+    """
+    train, val = questions
+    pl.seed_everything(seed, verbose=False)
+    model = assemble(trial)
+    module = RagModule(Pipeline(model, retriever))
+    batch_size = min(trial.train.batch_size, trial.optim.effective_batch)
+    with warnings.catch_warnings():
+        # Lightning: few workers, models in eval mode (`on_train_epoch_start` sees to it).
+        warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")
+        _trainer(trial, _Reporter(model, module, objective, report), batch_size).fit(
+            module,
+            _loader(train, batch_size, seed),
+            _loader(val, trial.train.eval_batch_size),
+        )
+
+
+def _trainer(trial: TrialSection, reporter: pl.Callback, batch_size: int) -> pl.Trainer:
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    return pl.Trainer(
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
+        devices=1,
+        precision=trial.train.precision,
+        max_epochs=trial.train.max_epochs,
+        accumulate_grad_batches=trial.optim.effective_batch // batch_size,
+        gradient_clip_val=trial.optim.max_grad_norm,
+        num_sanity_val_steps=0,
+        callbacks=[reporter],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _loader(
+    questions: Sequence[Question], batch_size: int, seed: int | None = None
+) -> DataLoader[list[Question]]:
+    order = None if seed is None else torch.Generator().manual_seed(seed)
+    return DataLoader(
+        list(questions),
+        batch_size=batch_size,
+        shuffle=seed is not None,
+        generator=order,
+        collate_fn=list,
+    )
+
+
+class _Reporter(pl.Callback):
+    def __init__(
+        self,
+        model: RagModel,
+        module: RagModule,
+        objective: ObjectiveSection,
+        report: Callable[[EpochReport], None],
+    ) -> None:
+        self._model, self._module, self._report = model, module, report
+        self._metric = objective.metric
+        self._sign = 1.0 if objective.goal == "max" else -1.0
+        self._best = -math.inf
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics = dict(self._module.epoch_metrics)
+        if not math.isfinite(metrics["train/loss"]):
+            what = f"the training loss is {metrics['train/loss']}; try a lower learning rate"
+            raise DivergedError(what)
+        score = self._sign * metrics[self._metric]
+        is_best = score > self._best
+        self._best = max(score, self._best)
+        self._report(EpochReport(trainer.current_epoch + 1, metrics, is_best, self._model.save))

@@ -1,0 +1,121 @@
+"""A question's way through the model: vector, hits, contexts, logits.
+
+Training, validation, `eval` and `ask` all go this way, so that they agree. Document scores are
+computed here from the live question vectors and the hits' vectors: that is the path by which
+the question encoder learns.
+
+Axes: B questions, K passages per question, S context tokens, T answer tokens, V vocabulary.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from ragsearch.index.hits import Hits
+from ragsearch.index.store import Passage
+from ragsearch.retrieval.retriever import Retriever
+from ragsearch.training.contexts import ContextBuilder, Contexts
+from ragsearch.training.model import RagModel, shift_right
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """What the retriever found for a batch of questions."""
+
+    passages: list[list[Passage | None]]
+    """Best first; None where there are fewer passages than asked for."""
+    doc_scores: Float[Tensor, "B K"]
+    """Inner products of question and passage; -inf where there is no passage."""
+
+    def first(self, n_docs: int) -> "Retrieved":
+        """Keep the best passages of each question only."""
+        return Retrieved([row[:n_docs] for row in self.passages], self.doc_scores[:, :n_docs])
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Answers as the tokens the generator should write."""
+
+    ids: Int64[Tensor, "B T"]
+    mask: Bool[Tensor, "B T"]
+
+
+@dataclass
+class Pipeline:
+    """A RAG model joined to a retriever."""
+
+    model: RagModel
+    retriever: Retriever | None
+    """None lets the generator answer from the question alone: what retrieval is worth."""
+    retrieval_s: float = field(default=0.0, init=False)
+    """Seconds spent waiting for the retriever so far."""
+    contexts: ContextBuilder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.contexts = ContextBuilder(
+            self.model.generator_tokenizer, self.model.trial.train.max_context_length
+        )
+
+    def retrieve(self, questions: Sequence[str], n_docs: int) -> Retrieved:
+        """Encode the questions and fetch their best passages."""
+        if self.retriever is None:
+            scores = torch.zeros(len(questions), 1, device=self.model.network.device)
+            return Retrieved([[None] for _ in questions], scores)
+        vectors = self.model.encode_questions(questions)
+        queries = vectors.detach().float().cpu().numpy()
+        hits, passages = self._search(self.retriever, queries, n_docs)
+        device = vectors.device
+        found = torch.tensor(hits.ids >= 0, device=device)
+        scores = torch.einsum(
+            "bd,bkd->bk", vectors.float(), torch.tensor(hits.vectors, device=device)
+        )
+        # An approximate index may find nothing at all: the question alone is read then.
+        found[:, 0] |= ~found.any(dim=1)
+        return Retrieved(passages, scores.masked_fill(~found, -torch.inf))
+
+    def _search(
+        self, retriever: Retriever, queries: Float[np.ndarray, "B D"], n_docs: int
+    ) -> tuple[Hits, list[list[Passage | None]]]:
+        started = time.perf_counter()
+        hits = retriever.retrieve(queries, n_docs)
+        known = hits.ids >= 0
+        texts = iter(retriever.passages(hits.ids[known]))
+        self.retrieval_s += time.perf_counter() - started
+        return hits, [[next(texts) if there else None for there in row] for row in known]
+
+    def read(self, questions: Sequence[str], retrieved: Retrieved) -> Contexts:
+        """Write what the generator reads, on its device."""
+        contexts = self.contexts.build(questions, retrieved.passages)
+        device = self.model.network.device
+        return Contexts(
+            contexts.texts, contexts.input_ids.to(device), contexts.attention_mask.to(device)
+        )
+
+    def labels(self, answers: Sequence[str]) -> Labels:
+        """Tokenise answers, end token included."""
+        tokens = self.model.generator_tokenizer(
+            list(answers),
+            padding=True,
+            truncation=True,
+            max_length=self.model.trial.train.max_target_length,
+            return_tensors="pt",
+        ).to(self.model.network.device)
+        return Labels(tokens["input_ids"], tokens["attention_mask"].bool())
+
+    def logits(
+        self, contexts: Contexts, doc_scores: Float[Tensor, "B K"], labels: Labels
+    ) -> Float[Tensor, "BK T V"]:
+        """Run the generator on every context, teacher-forced on the labels."""
+        return self.model.network(
+            context_input_ids=contexts.input_ids,
+            context_attention_mask=contexts.attention_mask,
+            doc_scores=doc_scores,
+            decoder_input_ids=shift_right(self.model, labels.ids),
+            use_cache=False,
+            n_docs=doc_scores.shape[1],
+        ).logits
