@@ -1,0 +1,16 @@
+"""Questions and corpora from files, checked row by row; importing it loads nothing heavy.
+
+The modules, in the order the data travels:
+
+- `rows`: records of a jsonl, tsv, csv or parquet file, each with its place
+- `ids`: which ids stand twice, for millions of them
+- `questions`: questions with answers
+- `passages`: the texts of a corpus
+- `chunks`: how a long text becomes passages
+"""
+
+from ragsearch.data.chunks import chunk_words
+from ragsearch.data.passages import CorpusRow, iter_corpus
+from ragsearch.data.questions import Question, read_questions
+
+__all__ = ["CorpusRow", "Question", "chunk_words", "iter_corpus", "read_questions"]
