@@ -78,10 +78,9 @@ def iter_placed_corpus(path: Path) -> Iterator[PlacedText]:
         else:
             yield item
     if is_empty:
-        what = f"is an empty corpus; it holds no {'*.txt files' if path.is_dir() else 'rows'}"
-        raise BadInputError([
-            Mistake(str(path), "", f"is an empty corpus; it holds no {wanted}")
-        ])
+        wanted = "*.txt files" if path.is_dir() else "rows"
+        what = f"is an empty corpus; it holds no {wanted}"
+        raise BadInputError([Mistake(str(path), "", what)])
     mistakes.raise_if_any()
 
 

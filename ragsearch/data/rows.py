@@ -155,13 +155,18 @@ def _read_tsv(path: Path) -> Iterator[Row | Mistake]:
 def _read_cells(path: Path, delimiter: str) -> Iterator[Row | Mistake]:
     with path.open("rb") as file:
         lines = _Utf8Lines(file)
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
         try:
-            yield from _cells_to_rows(path, reader)
-        except (UnicodeDecodeError, csv.Error) as error:
-            broken = isinstance(error, UnicodeDecodeError)
-            what = _not_utf8(error) if broken else f"is malformed: {error}"
-            yield Mistake(f"{path}:{lines.n_read}", "", what + "; nothing after it was read")
+            yield from _cells_to_rows(
+                path, csv.reader(lines, delimiter=delimiter, strict=True), lines
+            )
+        except UnicodeDecodeError as error:
+            yield _end_of_reading(path, lines, _not_utf8(error))
+        except csv.Error as error:
+            yield _end_of_reading(path, lines, f"is malformed: {error}")
+
+
+def _end_of_reading(path: Path, lines: "_Utf8Lines", what: str) -> Mistake:
+    return Mistake(place_at(path, lines.n_read), "", what + "; nothing after it was read")
 
 
 class _Utf8Lines:
@@ -180,11 +185,13 @@ class _Utf8Lines:
         return line.decode("utf-8-sig" if self.n_read == 1 else "utf-8")
 
 
-def _cells_to_rows(path: Path, reader: "csv._reader") -> Iterator[Row | Mistake]:
+def _cells_to_rows(
+    path: Path, table: Iterable[list[str]], lines: _Utf8Lines
+) -> Iterator[Row | Mistake]:
     header: list[str] | None = None
     number, next_line = 0, 1
-    for cells in reader:
-        mark, next_line = next_line, reader.line_num + 1
+    for cells in table:
+        mark, next_line = next_line, lines.n_read + 1
         if not cells:
             continue
         if header is None:
