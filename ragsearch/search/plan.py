@@ -1,0 +1,217 @@
+"""What a search will do, said before it does it: trials, rungs, index bytes, memory.
+
+Reads model configurations as JSON and file sizes; loads no model, no index and no Ray.
+"""
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ragsearch.data.check import Inputs
+from ragsearch.errors import BadInputError, Mistake
+from ragsearch.spec import Choice, Ordinal, Spec, TrialSection
+
+_REPLICA_BYTES = 120 << 20  # a Ray worker with faiss and pyarrow, index pages not counted
+_TRIAL_BYTES = 900 << 20  # a Ray worker with torch, transformers and lightning
+_COPIES = 4  # weights, gradients, two moments of AdamW
+
+
+@dataclass(frozen=True, slots=True)
+class IndexPlan:
+    """One index a search needs."""
+
+    name: str
+    n_passages: int
+    index_bytes: int | None
+    """Size in memory, shared by all replicas of a node; None if the encoder is not here yet."""
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a search will do."""
+
+    trials: int
+    varied: tuple[str, ...]
+    """Dotted paths of what varies."""
+    max_epochs: int
+    rungs: tuple[int, ...]
+    """Epochs at which trials are compared; none without early stopping."""
+    concurrent: int | None
+    """Trials at a time on this machine; None where the cluster decides."""
+    n_train: int
+    n_val: int
+    indexes: tuple[IndexPlan, ...]
+    memory_bytes: int | None
+    """Expected at most, on this machine; None where a size is not known yet."""
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """Give the plan as plain data."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Write the plan for people."""
+        stops = f"compared after epoch {', '.join(map(str, self.rungs))}" if self.rungs else ""
+        at_once = f", {self.concurrent} at a time" if self.concurrent else ""
+        lines = [
+            f"trials    {self.trials} (trial 0 is the baseline){at_once}",
+            f"varied    {', '.join(self.varied) or 'nothing: a plain training run'}",
+            f"epochs    up to {self.max_epochs}; {stops or 'no early stopping'}",
+            f"questions {self.n_train} to train on, {self.n_val} to validate on",
+            *(_index_line(index) for index in self.indexes),
+            f"memory    {_size(self.memory_bytes)} expected at most",
+        ]
+        return lines + [f"warning   {warning}" for warning in self.warnings]
+
+
+def make_plan(spec: Spec, inputs: Inputs, *, output: Path = Path("runs")) -> Plan:
+    """Work out what a search will do on this machine.
+
+    Args:
+        spec: The search.
+        inputs: Counts of its data files.
+        output: Folder for searches and indexes.
+
+    Raises:
+        BadInputError: If a trial asks for more than this machine has, and Ray runs only here.
+    """
+    concurrent = _concurrent(spec)
+    indexes = tuple(_index_plan(spec, inputs, name) for name in used_indexes(spec))
+    return Plan(
+        trials=spec.file.budget.trials,
+        varied=tuple(spec.domains),
+        max_epochs=spec.file.trial.train.max_epochs,
+        rungs=tuple(rungs(spec)),
+        concurrent=concurrent,
+        n_train=inputs.n_train,
+        n_val=inputs.n_val,
+        indexes=indexes,
+        memory_bytes=_memory(spec.file.trial, indexes, concurrent),
+        warnings=inputs.warnings,
+    )
+
+
+def used_indexes(spec: Spec) -> list[str]:
+    """Name the indexes that some trial can ask for."""
+    domain = spec.domains.get("retrieval.index")
+    names = {spec.file.trial.retrieval.index}
+    if isinstance(domain, Choice | Ordinal):
+        names |= {str(value) for value in domain.values}
+    return [name for name in spec.file.indexes if name in names]
+
+
+def rungs(spec: Spec) -> list[int]:
+    """Give the epochs at which trials are compared; empty without early stopping."""
+    settings, last = spec.file.search.scheduler, spec.file.trial.train.max_epochs
+    if settings.name == "none":
+        return []
+    epochs, epoch = [], settings.min
+    while epoch < last:
+        epochs.append(epoch)
+        epoch *= settings.eta
+    return epochs
+
+
+def _concurrent(spec: Spec) -> int | None:
+    resources = spec.file.resources
+    if resources.cluster != "local":
+        return resources.max_concurrent
+    have = {"cpu": float(len(os.sched_getaffinity(0))), "gpu": float(_n_gpus())}
+    want = {"cpu": resources.per_trial.cpu, "gpu": resources.per_trial.gpu}
+    mistakes = [
+        Mistake(
+            str(spec.source),
+            f"resources.per_trial.{kind}",
+            f"a trial asks for {want[kind]:g} and this machine has {have[kind]:g}; ask for less "
+            "or join a larger cluster with resources.cluster",
+        )
+        for kind in want
+        if want[kind] > have[kind]
+    ]
+    if mistakes:
+        raise BadInputError(mistakes)
+    fitting = min(int(have[kind] / want[kind]) for kind in want if want[kind])
+    limits = [fitting, spec.file.budget.trials]
+    if resources.max_concurrent is not None:
+        limits.append(resources.max_concurrent)
+    return min(limits)
+
+
+def _n_gpus() -> int:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip()])
+    return len([name for name in os.listdir("/dev") if re.fullmatch(r"nvidia\d+", name)])
+
+
+def _index_plan(spec: Spec, inputs: Inputs, name: str) -> IndexPlan:
+    settings = spec.file.indexes[name]
+    n_passages = inputs.n_passages[name]
+    dimension = _hidden_size(settings.encoder)
+    size = None if dimension is None else _index_bytes(settings.faiss, n_passages, dimension)
+    return IndexPlan(name, n_passages, size, spec.file.pool.replicas)
+
+
+def _hidden_size(model: str) -> int | None:
+    config = Path(model) / "config.json"
+    if not config.is_file():
+        return None
+    content = json.loads(config.read_text())
+    size = content.get("projection_dim") or content.get("hidden_size")
+    return int(size) if size else None
+
+
+def _index_bytes(faiss: str, n_passages: int, dimension: int) -> int:
+    """Estimate an index's size from its factory string; codes first, then links and ids."""
+    code = dimension * 4
+    if match := re.search(r"PQ(\d+)", faiss):
+        code = int(match[1])
+    elif re.search(r"SQ(fp16|bf16)", faiss):
+        code = dimension * 2
+    elif re.search(r"SQ8", faiss):
+        code = dimension
+    links = 0
+    if match := re.search(r"HNSW(\d+)?", faiss):
+        links = int(match[1] or 32) * 2 * 4
+    ids = 8 if "IVF" in faiss else 0
+    return n_passages * (code + links + ids)
+
+
+def _memory(
+    trial: TrialSection, indexes: tuple[IndexPlan, ...], concurrent: int | None
+) -> int | None:
+    sizes = [_weights(trial.model.question_encoder), _weights(trial.model.generator)]
+    sizes += [index.index_bytes for index in indexes]
+    if concurrent is None or any(size is None for size in sizes):
+        return None
+    weights = sum(size for size in sizes[:2] if size is not None)
+    served = sum(
+        (index.index_bytes or 0) + index.replicas * _REPLICA_BYTES for index in indexes
+    )
+    return served + concurrent * (_TRIAL_BYTES + _COPIES * weights)
+
+
+def _weights(model: str) -> int | None:
+    files = list(Path(model).glob("*.safetensors"))
+    return sum(file.stat().st_size for file in files) if files else None
+
+
+def _index_line(index: IndexPlan) -> str:
+    return (
+        f"index     {index.name}: {index.n_passages} passages, {_size(index.index_bytes)} "
+        f"shared by {index.replicas} {'replica' if index.replicas == 1 else 'replicas'}"
+    )
+
+
+def _size(n_bytes: int | None) -> str:
+    if n_bytes is None:
+        return "size not known before the model is here"
+    size, unit = float(n_bytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:  # noqa: PLR2004
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.3g} {unit}"

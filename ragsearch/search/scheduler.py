@@ -1,0 +1,40 @@
+"""Early stopping: ASHA over epochs, with the baseline let through.
+
+Li et al. 2020 (arXiv 1810.05934). Trial 0 is what every other trial is measured against, so
+it always runs to its end; its scores still count at the rungs.
+"""
+
+from typing import override
+
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+
+from ragsearch.search.space import TRIAL_KEY
+from ragsearch.spec import Spec
+
+
+def make_scheduler(spec: Spec) -> TrialScheduler:
+    """Make the scheduler a space file asks for."""
+    settings, objective = spec.file.search.scheduler, spec.file.objectives[0]
+    if settings.name == "none":
+        return FIFOScheduler()
+    return _BaselineKeeper(
+        time_attr="epoch",
+        metric=objective.metric,
+        mode=objective.goal,
+        grace_period=settings.min,
+        max_t=spec.file.trial.train.max_epochs,
+        reduction_factor=settings.eta,
+    )
+
+
+class _BaselineKeeper(AsyncHyperBandScheduler):
+    @override
+    def on_trial_result(
+        self, tune_controller: TuneController, trial: Trial, result: dict[str, object]
+    ) -> str:
+        decision = super().on_trial_result(tune_controller, trial, result)
+        if trial.config[TRIAL_KEY] == 0:
+            return TrialScheduler.CONTINUE
+        return decision

@@ -1,0 +1,96 @@
+"""Domains of a space file in Optuna's words.
+
+Ordered values are proposed by their place in the list, so that the searcher learns from their
+order. Trial 0 is the baseline: its values are enqueued where they lie in their domain, and
+stand as they are where they do not.
+"""
+
+from collections.abc import Callable, Mapping
+
+import optuna
+from ray.tune.search.optuna import OptunaSearch
+
+from ragsearch.spec import Choice, Domain, Int, Log, ObjectiveSection, Ordinal, Spec, Uniform
+
+TRIAL_KEY = "trial"
+"""Where a Tune config carries the number of its trial."""
+
+SpaceFunction = Callable[[optuna.Trial], dict[str, object]]
+
+
+def make_searcher(spec: Spec, storage: str, study_name: str) -> OptunaSearch:
+    """Make the searcher that proposes the trials of a search, the baseline first.
+
+    Args:
+        spec: The search.
+        storage: Optuna storage URL; the study can be opened from it at any time.
+        study_name: Name of the study in it.
+    """
+    objective: ObjectiveSection = spec.file.objectives[0]
+    enqueued = {
+        path: _encode(domain, value)
+        for path, domain in spec.domains.items()
+        if domain.contains(value := baseline_value(spec, path))
+    }
+    return OptunaSearch(
+        space=_space_function(spec),
+        metric=objective.metric,
+        mode=objective.goal,
+        points_to_evaluate=[enqueued],
+        sampler=_sampler(spec),
+        storage=optuna.storages.RDBStorage(storage),
+        study_name=study_name,
+    )
+
+
+def baseline_value(spec: Spec, path: str) -> object:
+    """Look up a dotted path in the baseline configuration."""
+    value: object = spec.file.trial
+    for key in path.split("."):
+        value = getattr(value, key)
+    return value
+
+
+def _sampler(spec: Spec) -> optuna.samplers.BaseSampler:
+    if spec.file.search.algorithm == "random":
+        return optuna.samplers.RandomSampler(seed=spec.file.seed)
+    return optuna.samplers.TPESampler(
+        seed=spec.file.seed,
+        n_startup_trials=spec.file.search.startup_trials,
+        multivariate=True,
+        constant_liar=True,  # concurrent trials do not crowd one place
+    )
+
+
+def _space_function(spec: Spec) -> SpaceFunction:
+    domains: Mapping[str, Domain] = spec.domains
+    baseline = {path: baseline_value(spec, path) for path in domains}
+
+    def propose(trial: optuna.Trial) -> dict[str, object]:
+        config: dict[str, object] = {TRIAL_KEY: trial.number}
+        for path, domain in domains.items():
+            if trial.number == 0 and not domain.contains(baseline[path]):
+                config[path] = baseline[path]
+            else:
+                config[path] = _suggest(trial, path, domain)
+        return config
+
+    return propose
+
+
+def _suggest(trial: optuna.Trial, path: str, domain: Domain) -> object:
+    match domain:
+        case Log(low, high):
+            return trial.suggest_float(path, low, high, log=True)
+        case Uniform(low, high, step):
+            return trial.suggest_float(path, low, high, step=step)
+        case Int(low, high, step, log):
+            return trial.suggest_int(path, low, high, step=step, log=log)
+        case Choice(values):
+            return trial.suggest_categorical(path, values)
+        case Ordinal(values):
+            return values[trial.suggest_int(path, 0, len(values) - 1)]
+
+
+def _encode(domain: Domain, value: object) -> object:
+    return domain.values.index(value) if isinstance(domain, Ordinal) else value
