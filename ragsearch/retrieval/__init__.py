@@ -1,0 +1,1 @@
+"""Retrieval: the `Retriever` every trial talks to, and the pool of replicas behind it."""

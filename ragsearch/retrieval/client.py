@@ -1,0 +1,185 @@
+"""The client's side of a pool: route a request, try elsewhere, give up in time.
+
+In: query vectors. Out: `Hits`, exactly the ones the index in this process would give.
+
+Axes: Q queries, K passages per query, D embedding size, N passages.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import ray
+from jaxtyping import Float32, Int64
+from ray.actor import ActorHandle
+
+from ragsearch.errors import BadInputError, PoolUnavailableError
+from ragsearch.index.hits import Hits
+from ragsearch.index.open import open_index
+from ragsearch.index.store import Passage, PassageStore
+from ragsearch.retrieval.actors import (
+    UNREACHABLE,
+    check_identity,
+    describe,
+    find_replicas,
+)
+from ragsearch.retrieval.replica import Description, Replica
+from ragsearch.retrieval.retriever import check_ids, check_queries
+
+Answer = TypeVar("Answer")
+Question = Callable[["ActorHandle[Replica]", float], Answer]
+"""Something to ask a replica, with the seconds it may take."""
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0  # a killed replica is back in 2-4 s: longer pauses only lose time
+_REST_S = 30.0  # a replica that failed is asked last for so long
+
+
+class PoolClient:
+    """A `Retriever` over the replicas of a pool; get one from `start_pool` or `join_pool`.
+
+    Requests go round the replicas. Reads are idempotent, so a replica that dies or does not
+    answer costs a retry on another, not the request.
+
+    Args:
+        pool: Name of the pool.
+        fingerprint: Hash of the index every replica must have.
+        timeout_s: Seconds within which a request is answered, or refused.
+        who: Asker's name in error messages, such as `trial 7`.
+
+    Raises:
+        PoolMismatchError: If the pool serves another index.
+        PoolUnavailableError: If no replica answers in time.
+    """
+
+    def __init__(
+        self, pool: str, fingerprint: str, *, timeout_s: float = 60.0, who: str = ""
+    ) -> None:
+        self.pool = pool
+        self._fingerprint = fingerprint
+        self._timeout_s = timeout_s
+        self._who = who
+        self._turn = os.getpid()  # the clients of a node do not all begin with replica 0
+        self._handles = find_replicas(pool)
+        self._known: dict[ActorHandle[Replica], Description] = {}
+        self._rests_until: dict[ActorHandle[Replica], float] = {}
+        self._description = self._ask(self._identify)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the index."""
+        return self._fingerprint
+
+    @property
+    def n_passages(self) -> int:
+        """Passages in the index."""
+        return self._description["n_passages"]
+
+    @property
+    def dimension(self) -> int:
+        """Width a query must have."""
+        return self._description["dimension"]
+
+    def retrieve(self, queries: Float32[np.ndarray, "Q D"], n_docs: int) -> Hits:
+        """Return the `n_docs` passages with the largest inner product, best first.
+
+        Raises:
+            BadQueriesError: If the queries do not fit the index or are not finite.
+            PoolUnavailableError: If no replica answers in time.
+        """
+        check_queries(queries, self.dimension, self._who)
+
+        def search(replica: "ActorHandle[Replica]", timeout_s: float) -> Hits:
+            hits: Hits = _call(replica, timeout_s, "retrieve", queries, n_docs)
+            return hits
+
+        return Hits(*map(_writable, self._ask(search)))
+
+    def passages(self, ids: Int64[np.ndarray, " N"]) -> list[Passage]:
+        """Return passages by id, from this node's index folder where it has one.
+
+        Raises:
+            BadQueriesError: If an id is out of range.
+            PoolUnavailableError: If no replica answers in time.
+        """
+        check_ids(ids, self.n_passages, self._who)
+        if self._store is not None:
+            return self._store.take(ids.tolist())
+
+        def read(replica: "ActorHandle[Replica]", timeout_s: float) -> list[Passage]:
+            passages: list[Passage] = _call(replica, timeout_s, "passages", ids)
+            return passages
+
+        return self._ask(read)
+
+    @cached_property
+    def _store(self) -> PassageStore | None:
+        """The passages as this node has them, if it has the same index."""
+        try:
+            index = open_index(Path(self._description["folder"]), verify=False)
+        except BadInputError:
+            return None
+        return index.store if index.manifest.fingerprint == self._fingerprint else None
+
+    def _ask(self, question: "Question[Answer]") -> Answer:
+        """Return the first answer within the deadline, asking one replica after another."""
+        deadline = time.monotonic() + self._timeout_s
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            last = None
+            for replica, n_left in self._in_turn():
+                share_s = max(deadline - time.monotonic(), 0.0) / n_left
+                try:
+                    self._identify(replica, share_s)
+                    return question(replica, share_s)
+                except UNREACHABLE as error:
+                    last = error
+                    self._rests_until[replica] = time.monotonic() + _REST_S
+            if time.monotonic() + pause_s >= deadline:
+                raise self._unavailable() from last
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            self._handles = find_replicas(self.pool)
+
+    def _in_turn(self) -> Iterator[tuple["ActorHandle[Replica]", int]]:
+        """Yield every replica once, beginning with the next, and how many are left.
+
+        Those that failed a moment ago come last: one that hangs costs its time only once.
+        """
+        self._turn += 1
+        handles = list(self._handles.values())
+        start = self._turn % max(len(handles), 1)
+        now = time.monotonic()
+        handles = handles[start:] + handles[:start]
+        handles.sort(key=lambda handle: self._rests_until.get(handle, now) > now)
+        yield from zip(handles, range(len(handles), 0, -1), strict=True)
+
+    def _identify(self, replica: "ActorHandle[Replica]", timeout_s: float) -> Description:
+        """Return what a replica serves, checked at first sight: it may be a later pool's."""
+        if replica not in self._known:
+            found = describe(replica, timeout_s)
+            check_identity(self.pool, found, self._fingerprint, self._who)
+            self._known[replica] = found
+        return self._known[replica]
+
+    def _unavailable(self) -> PoolUnavailableError:
+        asker = f"{self._who}: " if self._who else ""
+        return PoolUnavailableError(
+            f"{asker}pool {self.pool!r}: none of its {len(self._handles)} replicas answered "
+            f"within {self._timeout_s:g} s; see `ragsearch pool ls`, then start it again with "
+            "`ragsearch pool start` or resume the search"
+        )
+
+
+def _call(replica: "ActorHandle[Replica]", timeout_s: float, method: str, *args: object) -> Any:  # noqa: ANN401 (what the method returns)
+    """Return the answer of a replica."""
+    return ray.get(getattr(replica, method).remote(*args), timeout=timeout_s)
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    """Return a copy of what Ray mapped read-only, which torch would warn of."""
+    return array if array.flags.writeable else array.copy()

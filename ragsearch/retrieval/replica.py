@@ -1,0 +1,166 @@
+"""One replica of a pool: an index opened in an actor, and the leases that keep it there.
+
+A plain class, usable without Ray: what it needs from its host stands in `Keeper`. It imports
+no torch, so that an actor starts in about a second.
+
+Axes: Q queries, K passages per query, D embedding size.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Protocol, TypedDict
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from ragsearch.errors import PoolMismatchError
+from ragsearch.index.hits import Hits
+from ragsearch.index.open import open_index
+from ragsearch.index.store import Passage
+
+PROTOCOL = 1
+"""Number of the conversation between client and replica; both sides must have the same."""
+
+
+class Keeper(Protocol):
+    """Who runs a replica: says whether it outlives its leases, and ends it."""
+
+    @property
+    def birth(self) -> str:
+        """Unique to this replica, the same after restarts."""
+
+    def is_detached(self) -> bool:
+        """Return whether the replica stays without leases."""
+
+    def leave(self) -> None:
+        """End the replica for good."""
+
+
+class Description(TypedDict):
+    """What a replica says of itself; `protocol` keeps its name in every version."""
+
+    protocol: int
+    birth: str
+    fingerprint: str
+    n_passages: int
+    dimension: int
+    folder: str
+    index_bytes: int
+    lifetime: str
+    node: str
+    pid: int
+    started: float
+    n_queries: int
+    n_leases: int
+
+
+class Leases:
+    """Who still needs a replica: holders that renewed within the last `length_s`.
+
+    The holder without a name stands for whoever is only about to take a lease.
+
+    Args:
+        length_s: Seconds a lease is good for.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(self, length_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._length_s = length_s
+        self._clock = clock
+        self._ends: dict[str, float] = {}
+        self._lock = Lock()
+
+    def renew(self, holder: str) -> None:
+        """Count `holder` in for another `length_s`."""
+        with self._lock:
+            self._ends[holder] = self._clock() + self._length_s
+
+    def release(self, holder: str) -> None:
+        """Count `holder` out."""
+        with self._lock:
+            self._ends.pop(holder, None)
+
+    def holders(self) -> tuple[str, ...]:
+        """Return who holds a lease now."""
+        now = self._clock()
+        with self._lock:
+            self._ends = {holder: end for holder, end in self._ends.items() if end > now}
+            return tuple(self._ends)
+
+
+class Replica:
+    """An index that answers until nobody needs it.
+
+    Args:
+        folder: Index folder; opened memory-mapped, not verified: whoever starts a pool did.
+        fingerprint: Hash the index must have.
+        keeper: Who runs this replica.
+        lease_s: Seconds a lease is good for; the first one begins now, for whoever starts it.
+
+    Raises:
+        PoolMismatchError: If the folder holds another index by now.
+    """
+
+    def __init__(
+        self, folder: Path, fingerprint: str, keeper: Keeper, *, lease_s: float = 60.0
+    ) -> None:
+        self._index = open_index(folder, verify=False)
+        found = self._index.manifest.fingerprint
+        if found != fingerprint:
+            raise PoolMismatchError(
+                f"{folder} holds index {found[:16]} but the pool serves {fingerprint[:16]}; "
+                "stop the pool and start it again"
+            )
+        self._folder = folder
+        self._keeper = keeper
+        self._started = time.time()
+        self._n_queries = 0
+        self._leases = Leases(lease_s)
+        self._leases.renew("")
+        # often enough to leave soon after the last lease, seldom enough to cost nothing
+        Thread(target=self._watch, args=(lease_s / 10,), daemon=True).start()
+
+    def retrieve(self, queries: Float32[np.ndarray, "Q D"], n_docs: int) -> Hits:
+        """Return the `n_docs` passages with the largest inner product, best first."""
+        self._n_queries += len(queries)
+        return self._index.search(queries, n_docs)
+
+    def passages(self, ids: Int64[np.ndarray, " N"]) -> list[Passage]:
+        """Return passages by id, in the order asked."""
+        return self._index.store.take(ids.tolist())
+
+    def describe(self) -> Description:
+        """Return which index this is, where it runs and what it did."""
+        manifest = self._index.manifest
+        return Description(
+            protocol=PROTOCOL,
+            birth=self._keeper.birth,
+            fingerprint=manifest.fingerprint,
+            n_passages=manifest.n_passages,
+            dimension=manifest.dimension,
+            folder=str(self._folder),
+            index_bytes=sum(file.stat().st_size for file in self._folder.iterdir()),
+            lifetime="detached" if self._keeper.is_detached() else "search",
+            node=platform.node(),
+            pid=os.getpid(),
+            started=self._started,
+            n_queries=self._n_queries,
+            n_leases=sum(map(bool, self._leases.holders())),
+        )
+
+    def renew(self, holder: str) -> None:
+        """Stay at least one lease longer for `holder`."""
+        self._leases.renew(holder)
+
+    def release(self, holder: str) -> None:
+        """Stop staying for `holder`."""
+        self._leases.release(holder)
+
+    def _watch(self, every_s: float) -> None:
+        while self._leases.holders() or self._keeper.is_detached():
+            time.sleep(every_s)
+        self._keeper.leave()
