@@ -67,13 +67,15 @@ class Plan:
         return lines + [f"warning   {warning}" for warning in self.warnings]
 
 
-def make_plan(spec: Spec, inputs: Inputs, *, output: Path = Path("runs")) -> Plan:
+def make_plan(spec: Spec, inputs: Inputs) -> Plan:
     """Work out what a search will do on this machine.
 
     Args:
         spec: The search.
         inputs: Counts of its data files.
-        output: Folder for searches and indexes.
+
+    Returns:
+        The plan, which prints itself line by line.
 
     Raises:
         BadInputError: If a trial asks for more than this machine has, and Ray runs only here.
@@ -99,7 +101,7 @@ def used_indexes(spec: Spec) -> list[str]:
     domain = spec.domains.get("retrieval.index")
     names = {spec.file.trial.retrieval.index}
     if isinstance(domain, Choice | Ordinal):
-        names |= {str(value) for value in domain.values}
+        names |= {str(value) for value in domain.options}
     return [name for name in spec.file.indexes if name in names]
 
 
@@ -119,7 +121,7 @@ def _concurrent(spec: Spec) -> int | None:
     resources = spec.file.resources
     if resources.cluster != "local":
         return resources.max_concurrent
-    have = {"cpu": float(len(os.sched_getaffinity(0))), "gpu": float(_n_gpus())}
+    have = {"cpu": len(os.sched_getaffinity(0)), "gpu": _n_gpus()}
     want = {"cpu": resources.per_trial.cpu, "gpu": resources.per_trial.gpu}
     mistakes = [
         Mistake(
@@ -144,7 +146,9 @@ def _n_gpus() -> int:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([device for device in visible.split(",") if device.strip()])
-    return len([name for name in os.listdir("/dev") if re.fullmatch(r"nvidia\d+", name)])
+    return sum(
+        1 for device in Path("/dev").iterdir() if re.fullmatch(r"nvidia\d+", device.name)
+    )
 
 
 def _index_plan(spec: Spec, inputs: Inputs, name: str) -> IndexPlan:

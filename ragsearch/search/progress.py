@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, override
+from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
+from typing_extensions import override
 
 from ragsearch.search.record import SearchRecord, Status, TrialRecord
 from ragsearch.search.space import TRIAL_KEY
@@ -45,7 +46,7 @@ class EndOfSearch(tune.Stopper):
     def on_signals(self) -> Iterator[None]:
         """End the search at the first Ctrl-C or SIGTERM, the program at the second."""
 
-        def interrupt(number: int, frame: object) -> None:
+        def interrupt(_number: int, _frame: object) -> None:
             if self.interrupted:
                 raise KeyboardInterrupt
             self.interrupted = True

@@ -6,7 +6,6 @@ to), `search.json` (this record, rewritten whole after every event), `study.db` 
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -93,11 +92,14 @@ class SearchRecord:
         del content["folder"]
         beside = self.folder / f"{RECORD_FILE}.new"
         beside.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(beside, self.folder / RECORD_FILE)
+        beside.replace(self.folder / RECORD_FILE)
 
     @classmethod
     def load(cls, folder: Path) -> "SearchRecord":
         """Read the record of a search.
+
+        Returns:
+            The record as it was last saved; a search still running keeps changing it.
 
         Raises:
             BadInputError: If the folder holds none, or a damaged one.

@@ -1,4 +1,4 @@
-"""A whole search: `run_search(spec)` builds what is missing, runs every trial, keeps the record.
+"""A whole search: build what is missing, run every trial, keep the record.
 
 The driver does what trials must not do each for themselves: it builds the indexes, starts the
 pools, opens MLflow. Trials are told names only.
@@ -6,34 +6,18 @@ pools, opens MLflow. Trials are told names only.
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
-from ray import tune
-from ray.tune.experiment import Trial
-
 from ragsearch.data.check import check_inputs
-from ragsearch.errors import (
-    EveryTrialFailedError,
-    RagsearchError,
-    SearchInterruptedError,
-)
+from ragsearch.errors import EveryTrialFailedError, RagsearchError, SearchInterruptedError
 from ragsearch.index.build import build_index, index_fingerprint
 from ragsearch.index.open import PassageIndex
+from ragsearch.search.cluster import prepare
 from ragsearch.search.plan import make_plan, used_indexes
-from ragsearch.retrieval.pool import Lease, pool_name, start_pool
-from ragsearch.search.cluster import cluster
-from ragsearch.search.progress import Bookkeeper, EndOfSearch
 from ragsearch.search.record import SearchRecord, Status, UsedIndex
-from ragsearch.search.scheduler import make_scheduler
-from ragsearch.search.space import TRIAL_KEY, make_searcher
-from ragsearch.search.trainable import PoolAddress, TrialJob, run_trial
 from ragsearch.spec import Spec
-from ragsearch.tracking import track_search
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +46,9 @@ def run_search(spec: Spec, *, output: Path = Path("runs")) -> SearchResult:
         spec: A loaded space file.
         output: Folder for searches and indexes.
 
+    Returns:
+        The finished search, its record also on disk.
+
     Raises:
         BadInputError: If data, models or resources do not fit the space file.
         ClusterUnavailableError: If Ray cannot be started or joined.
@@ -69,13 +56,16 @@ def run_search(spec: Spec, *, output: Path = Path("runs")) -> SearchResult:
         PoolUnavailableError: If the index cannot be served.
         SearchInterruptedError: If the user stopped it; finished trials are kept.
     """
-    for line in make_plan(spec, check_inputs(spec), output=output).lines():
+    prepare(spec.file.resources.cluster)
+    from ragsearch.search.launch import run_trials  # imports Ray, which reads what was prepared
+
+    for line in make_plan(spec, check_inputs(spec)).lines():
         log.info("%s", line)
     indexes = build_indexes(spec, output)
     record = _open_record(spec, indexes, output)
     started = time.monotonic()
     try:
-        interrupted = _run_trials(spec, record, indexes)
+        interrupted = run_trials(spec, record, indexes)
         record.status = Status.INTERRUPTED if interrupted else Status.FINISHED
     except (RagsearchError, KeyboardInterrupt) as error:
         stopped = isinstance(error, KeyboardInterrupt)
@@ -145,81 +135,6 @@ def _new_folder(output: Path, name: str) -> Path:
             folder = output / f"{name}-{number}"
         else:
             return folder
-
-
-def _run_trials(spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex]) -> bool:
-    """Run every trial on Ray; tell whether the user interrupted."""
-    resources = spec.file.resources
-    end = EndOfSearch(spec.wall_s)
-    with ExitStack() as stack:
-        joined = stack.enter_context(cluster(resources.cluster))
-        joined.check_fits(resources.per_trial.cpu, resources.per_trial.gpu)
-        job = TrialJob(
-            spec,
-            {
-                name: stack.enter_context(_served(spec, index, record.search))
-                for name, index in indexes.items()
-            },
-        )
-        tracker = stack.enter_context(track_search(spec, record))
-        tuner = _tuner(job, record, end, [Bookkeeper(spec, record, end), tracker])
-        with end.on_signals():
-            tuner.fit()
-    return end.interrupted
-
-
-@contextmanager
-def _served(spec: Spec, index: PassageIndex, search: str) -> Iterator[PoolAddress]:
-    """Have an index served by its pool while trials run."""
-    pool, fingerprint = spec.file.pool, index.manifest.fingerprint
-    name = pool_name(fingerprint)
-    start_pool(
-        index.folder,
-        fingerprint,
-        replicas=pool.replicas,
-        threads=pool.threads,
-        lifetime=pool.lifetime,
-    )
-    with Lease(name, search):
-        yield PoolAddress(name, fingerprint)
-
-
-def _tuner(
-    job: TrialJob, record: SearchRecord, end: EndOfSearch, callbacks: list[tune.Callback]
-) -> tune.Tuner:
-    file = job.spec.file
-    per_trial = file.resources.per_trial
-    trainable = tune.with_resources(
-        partial(run_trial, job=job), {"cpu": per_trial.cpu, "gpu": per_trial.gpu}
-    )
-    study = f"sqlite:///{record.folder / 'study.db'}"
-    return tune.Tuner(
-        trainable,
-        tune_config=tune.TuneConfig(
-            search_alg=make_searcher(job.spec, study, record.search),
-            scheduler=make_scheduler(job.spec),
-            num_samples=file.budget.trials,
-            max_concurrent_trials=file.resources.max_concurrent,
-            reuse_actors=not per_trial.gpu,  # a fresh process gives back all GPU memory
-            trial_dirname_creator=_folder_name,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(record.folder),
-            stop=end,
-            callbacks=callbacks,
-            verbose=0,
-            checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=1,
-                checkpoint_score_attribute=record.metric,
-                checkpoint_score_order=record.goal,
-            ),
-        ),
-    )
-
-
-def _folder_name(trial: Trial) -> str:
-    return f"trial-{trial.config[TRIAL_KEY]:04d}"
 
 
 def _check_outcome(record: SearchRecord) -> None:

@@ -4,11 +4,10 @@ Li et al. 2020 (arXiv 1810.05934). Trial 0 is what every other trial is measured
 it always runs to its end; its scores still count at the rungs.
 """
 
-from typing import override
-
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from typing_extensions import override
 
 from ragsearch.search.space import TRIAL_KEY
 from ragsearch.spec import Spec

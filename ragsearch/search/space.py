@@ -25,6 +25,9 @@ def make_searcher(spec: Spec, storage: str, study_name: str) -> OptunaSearch:
         spec: The search.
         storage: Optuna storage URL; the study can be opened from it at any time.
         study_name: Name of the study in it.
+
+    Returns:
+        A searcher for Ray Tune.
     """
     objective: ObjectiveSection = spec.file.objectives[0]
     enqueued = {
@@ -86,11 +89,11 @@ def _suggest(trial: optuna.Trial, path: str, domain: Domain) -> object:
             return trial.suggest_float(path, low, high, step=step)
         case Int(low, high, step, log):
             return trial.suggest_int(path, low, high, step=step, log=log)
-        case Choice(values):
-            return trial.suggest_categorical(path, values)
-        case Ordinal(values):
-            return values[trial.suggest_int(path, 0, len(values) - 1)]
+        case Choice(options):
+            return trial.suggest_categorical(path, options)
+        case Ordinal(options):
+            return options[trial.suggest_int(path, 0, len(options) - 1)]
 
 
 def _encode(domain: Domain, value: object) -> object:
-    return domain.values.index(value) if isinstance(domain, Ordinal) else value
+    return domain.options.index(value) if isinstance(domain, Ordinal) else value

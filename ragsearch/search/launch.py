@@ -1,0 +1,151 @@
+"""The trials of a search on Ray: cluster, pools, MLflow and Tune, set up and taken down again.
+
+In: a spec, its open record and its open indexes. Out: the record, filled by `progress`.
+Importing this imports Ray, so `cluster.prepare` comes first.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from ragsearch.index.open import PassageIndex
+from ragsearch.retrieval.pool import Lease, pool_name, start_pool
+from ragsearch.search.cluster import cluster
+from ragsearch.search.progress import Bookkeeper, EndOfSearch
+from ragsearch.search.record import SearchRecord, Status
+from ragsearch.search.scheduler import make_scheduler
+from ragsearch.search.space import TRIAL_KEY, make_searcher
+from ragsearch.search.trainable import PoolAddress, TrialJob, run_trial, varied
+from ragsearch.spec import Spec
+from ragsearch.tracking import SearchRun, TrialRuns
+
+
+def run_trials(spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex]) -> bool:
+    """Run every trial of a search and fill its record.
+
+    Returns:
+        Whether the user interrupted it.
+    """
+    resources = spec.file.resources
+    end = EndOfSearch(spec.wall_s)
+    with ExitStack() as stack:
+        joined = stack.enter_context(cluster(resources.cluster))
+        joined.check_fits(resources.per_trial.cpu, resources.per_trial.gpu)
+        job = TrialJob(
+            spec,
+            {
+                name: stack.enter_context(_served(spec, index, record.search))
+                for name, index in indexes.items()
+            },
+        )
+        tracker = stack.enter_context(_tracked(spec, record, end))
+        tuner = _tuner(job, record, end, [Bookkeeper(spec, record, end), tracker])
+        with end.on_signals():
+            tuner.fit()
+    return end.interrupted
+
+
+@contextmanager
+def _served(spec: Spec, index: PassageIndex, search: str) -> Iterator[PoolAddress]:
+    """Have an index served by its pool while trials run."""
+    pool, fingerprint = spec.file.pool, index.manifest.fingerprint
+    name = pool_name(fingerprint)
+    start_pool(
+        index.folder,
+        fingerprint,
+        replicas=pool.replicas,
+        threads=pool.threads,
+        lifetime=pool.lifetime,
+    )
+    with Lease(name, search):
+        yield PoolAddress(name, fingerprint)
+
+
+@contextmanager
+def _tracked(spec: Spec, record: SearchRecord, end: EndOfSearch) -> Iterator[TrialRuns]:
+    """Have the search and its trials written to MLflow."""
+    file = spec.file
+    sections = {"seed", "data", "pool", "search", "budget", "resources"}
+    run = SearchRun.open(
+        file.tracking.uri,
+        file.name,
+        record.search,
+        params=flatten(file.model_dump(mode="json", include=sections)),
+        tags={"ragsearch.search": record.search, "ragsearch.spec": spec.digest}
+        | {
+            f"ragsearch.index.{name}": used.fingerprint for name, used in record.indexes.items()
+        },
+    )
+    record.tracking_uri = run.uri
+    record.save()
+    run.log_text(spec.text, "space.yaml")
+    run.log_text(spec.dump(), "resolved.json")
+
+    def resolve(config: Mapping[str, object]) -> dict[str, object]:
+        return flatten(spec.trial_with(varied(config)).model_dump(mode="json"))
+
+    status = Status.FAILED
+    try:
+        yield run.trial_runs(resolve, end.stop_all)
+        status = Status.INTERRUPTED if end.interrupted else Status.FINISHED
+        run.log_metrics(_best_metrics(record))
+    finally:
+        run.close(status.value)
+
+
+def _best_metrics(record: SearchRecord) -> dict[str, float]:
+    best = next(iter(record.ranked()), None)
+    epoch = record.best_epoch(best) if best is not None else None
+    return {f"best/{key}": value for key, value in (epoch or {}).items()}
+
+
+def flatten(section: Mapping[str, object], path: str = "") -> dict[str, object]:
+    """Write nested settings under dotted names."""
+    flat: dict[str, object] = {}
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{path}{key}.")
+        else:
+            flat[f"{path}{key}"] = value
+    return flat
+
+
+def _tuner(
+    job: TrialJob, record: SearchRecord, end: EndOfSearch, callbacks: list[tune.Callback]
+) -> tune.Tuner:
+    file = job.spec.file
+    per_trial = file.resources.per_trial
+    trainable = tune.with_resources(
+        partial(run_trial, job=job), {"cpu": per_trial.cpu, "gpu": per_trial.gpu}
+    )
+    study = f"sqlite:///{record.folder / 'study.db'}"
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=make_searcher(job.spec, study, record.search),
+            scheduler=make_scheduler(job.spec),
+            num_samples=file.budget.trials,
+            max_concurrent_trials=file.resources.max_concurrent,
+            reuse_actors=not per_trial.gpu,  # a fresh process gives back all GPU memory
+            trial_dirname_creator=_folder_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(record.folder),
+            stop=end,
+            callbacks=callbacks,
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(
+                num_to_keep=1,
+                checkpoint_score_attribute=record.metric,
+                checkpoint_score_order=record.goal,
+            ),
+        ),
+    )
+
+
+def _folder_name(trial: Trial) -> str:
+    return f"trial-{trial.config[TRIAL_KEY]:04d}"
