@@ -1,0 +1,109 @@
+"""A search by name, and its trials as data for scripts and as rows for people.
+
+Reads the record of a search alone: no Ray, no MLflow, no torch.
+"""
+
+import difflib
+import json
+import math
+from datetime import datetime
+from pathlib import Path
+
+from ragsearch.errors import BadInputError
+from ragsearch.search.record import RECORD_FILE, SearchRecord, TrialRecord
+
+BASELINE = 0
+"""Number of the trial that runs the space file's `trial:` as it is."""
+
+_SHOWN_METRICS = ("val/em", "val/f1", "val/nll", "val/recall_at_5")
+_N_LISTED = 10
+
+
+def find_search(search: Path | str | None = None, output: Path = Path("runs")) -> SearchRecord:
+    """Return the record of a search.
+
+    Args:
+        search: Its name or its folder; the newest search by default.
+        output: Folder for searches and indexes.
+
+    Raises:
+        BadInputError: If there is no such search, or its record is damaged.
+    """
+    if search is None:
+        return SearchRecord.load(_newest(output))
+    for folder in (output / search, Path(search)):
+        if (folder / RECORD_FILE).is_file():
+            return SearchRecord.load(folder)
+    raise BadInputError.single(output, f"no search {str(search)!r}; {_advice(search, output)}")
+
+
+def leaderboard(record: SearchRecord) -> dict[str, object]:
+    """Return every trial as plain data, trial 0 first, with the metrics of its best epoch.
+
+    Metrics that are not finite numbers are None, as JSON has no word for them.
+    """
+    trials = [
+        {
+            "trial": trial.trial,
+            "status": str(trial.status),
+            "params": trial.params,
+            "metrics": {
+                name: value if math.isfinite(value) else None
+                for name, value in (record.best_epoch(trial) or {}).items()
+            },
+        }
+        for _, trial in sorted(record.trials.items())
+    ]
+    return {"search": record.search, "trials": trials}
+
+
+def rows(record: SearchRecord) -> list[dict[str, object]]:
+    """Give one row a trial for people: best first, those without a result last."""
+    ranked = record.ranked()
+    reported = {trial.trial for trial in ranked}
+    rest = [trial for number, trial in sorted(record.trials.items()) if number not in reported]
+    varied = dict.fromkeys(path for trial in ranked + rest for path in trial.params)
+    return [_row(record, trial, list(varied)) for trial in ranked + rest]
+
+
+def _row(record: SearchRecord, trial: TrialRecord, varied: list[str]) -> dict[str, object]:
+    best = record.best_epoch(trial) or {}
+    number: object = "0 (baseline)" if trial.trial == BASELINE else trial.trial
+    return {
+        "trial": number,
+        "status": trial.status.replace("_", " "),
+        **{path: trial.params.get(path) for path in varied},
+        "epochs": len(trial.epochs),
+        **{metric: best.get(metric) for metric in (record.metric, *_SHOWN_METRICS)},
+    }
+
+
+def _searches(output: Path) -> list[Path]:
+    """List the folders of searches, newest first."""
+    folders = [file.parent for file in output.glob(f"*/{RECORD_FILE}")]
+    return sorted(folders, key=lambda folder: (_started(folder), folder.name), reverse=True)
+
+
+def _started(folder: Path) -> float:
+    try:
+        started = json.loads((folder / RECORD_FILE).read_text())["started"]
+        return datetime.fromisoformat(started).timestamp()
+    except (ValueError, TypeError, KeyError):
+        return -math.inf  # damaged: said when it is opened, and no newer search is hidden by it
+
+
+def _newest(output: Path) -> Path:
+    folders = _searches(output)
+    if not folders:
+        raise BadInputError.single(output, "no search here; start one with `ragsearch run`")
+    return folders[0]
+
+
+def _advice(search: Path | str, output: Path) -> str:
+    names = [folder.name for folder in _searches(output)]
+    if not names:
+        return "there is none here; start one with `ragsearch run` or give a search's folder"
+    near = difflib.get_close_matches(str(search), names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    more = f" and {len(names) - _N_LISTED} older" if len(names) > _N_LISTED else ""
+    return f"{hint}there are: {', '.join(names[:_N_LISTED])}{more}"
