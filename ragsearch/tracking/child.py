@@ -1,0 +1,158 @@
+"""One trial's run: what is to be told about it, and what MLflow has been told.
+
+Everything is kept as plain data until MLflow has taken it, so a call that failed is repeated
+later. Repeating is harmless: a run is looked up before it is created a second time, and MLflow
+keeps a metric of the same key, step, time and value once.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+
+PARENT_TAG = "mlflow.parentRunId"
+TRIAL_TAG = "ragsearch.trial"
+STATUS_TAG = "ragsearch.status"
+
+# log_batch takes at most 1000 metrics, 100 parameters, 100 tags a call.
+_METRICS_A_CALL = 1000
+_PARAMS_A_CALL = 100
+
+_RUN_STATUS = {
+    "finished": "FINISHED",
+    "stopped_early": "KILLED",
+    "interrupted": "KILLED",
+    "failed": "FAILED",
+}
+
+Item = TypeVar("Item")
+
+
+def run_status(status: str) -> str:
+    """Give MLflow's word for how a trial or a search ended."""
+    return _RUN_STATUS[status]
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """Where children belong."""
+
+    experiment_id: str
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of one metric."""
+
+    key: str
+    value: float
+    time_ms: int
+    step: int
+
+    def as_metric(self) -> Metric:
+        """Say it in MLflow's words."""
+        return Metric(self.key, self.value, self.time_ms, self.step)
+
+
+@dataclass
+class Child:
+    """The run of one trial, as far as it is known."""
+
+    trial: int
+    params: dict[str, str]
+    varied: dict[str, str]
+    start_ms: int
+    run_id: str | None = None
+    may_exist: bool = False
+    """A call that creates the run was made and not answered, or forgotten by a restart."""
+    has_params: bool = False
+    points: list[Point] = field(default_factory=list)
+    """Metrics MLflow does not have yet, oldest first."""
+    status: str = "running"
+    end_ms: int | None = None
+    is_closed: bool = False
+    """MLflow knows how it ended."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Tell whether MLflow lacks something that is known of the trial."""
+        unsaid_end = (self.end_ms is not None) != self.is_closed
+        return unsaid_end or bool(self.points) or not self.has_params
+
+    def reopen(self) -> None:
+        """Go on after a restart of the search."""
+        self.status, self.end_ms = "running", None
+
+    def end(self, status: str, time_ms: int) -> None:
+        """Note how the trial ended."""
+        self.status, self.end_ms = status, time_ms
+
+    def bring_up_to_date(self, client: MlflowClient, parent: Parent) -> None:
+        """Tell MLflow everything it does not know yet; raises what MLflow raises."""
+        run_id = self.run_id = self.run_id or self._create(client, parent)
+        if not self.has_params:
+            params = [Param(name, value) for name, value in self.params.items()]
+            for some in _pieces(params, _PARAMS_A_CALL):
+                client.log_batch(run_id, params=some)
+            self.has_params = True
+        while self.points:
+            points = self.points[:_METRICS_A_CALL]
+            client.log_batch(run_id, metrics=[point.as_metric() for point in points])
+            del self.points[: len(points)]
+        self._tell_status(client, run_id)
+
+    def _tell_status(self, client: MlflowClient, run_id: str) -> None:
+        has_ended = self.end_ms is not None
+        if has_ended == self.is_closed:
+            return
+        client.set_tag(run_id, STATUS_TAG, self.status)
+        if has_ended:
+            client.set_terminated(run_id, run_status(self.status), self.end_ms)
+        else:
+            client.update_run(run_id, status="RUNNING")
+        self.is_closed = has_ended
+
+    def _create(self, client: MlflowClient, parent: Parent) -> str:
+        if self.may_exist:
+            for run in children_of(client, parent, f"tags.`{TRIAL_TAG}` = '{self.trial}'"):
+                client.update_run(run.info.run_id, status="RUNNING")
+                return str(run.info.run_id)
+        self.may_exist = True
+        tags = {PARENT_TAG: parent.run_id, TRIAL_TAG: str(self.trial), STATUS_TAG: "running"}
+        tags |= {f"ragsearch.varied.{name}": value for name, value in self.varied.items()}
+        run = client.create_run(
+            parent.experiment_id,
+            start_time=self.start_ms,
+            tags=tags,
+            run_name=f"trial {self.trial}",
+        )
+        return str(run.info.run_id)
+
+
+def children_of(client: MlflowClient, parent: Parent, also: str) -> Iterator[Run]:
+    """Find the child runs of a search that fulfil one more condition."""
+    token = None
+    while True:
+        page = client.search_runs(
+            [parent.experiment_id],
+            f"tags.`{PARENT_TAG}` = '{parent.run_id}' and {also}",
+            ViewType.ACTIVE_ONLY,
+            page_token=token,
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def tags_of(values: Mapping[str, object]) -> list[RunTag]:
+    """Make MLflow's tags of names and values."""
+    return [RunTag(name, str(value)) for name, value in values.items()]
+
+
+def _pieces(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

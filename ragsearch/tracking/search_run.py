@@ -1,0 +1,163 @@
+"""The parent run of a search: opened in the driver before any trial, closed after the last.
+
+The driver makes the database, the experiment and the parent first: processes that open a new
+SQLite file at the same time break each other's migrations.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, Param
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from ragsearch.errors import BadInputError, Mistake
+from ragsearch.tracking.child import (
+    STATUS_TAG,
+    Parent,
+    Point,
+    children_of,
+    run_status,
+    tags_of,
+)
+from ragsearch.tracking.trials import Resolve, TrialRuns
+
+log = logging.getLogger(__name__)
+
+_SQLITE = "sqlite:///"
+_TROUBLE = (MlflowException, SQLAlchemyError, OSError)
+
+
+class SearchRun:
+    """A search in MLflow; `open` makes it, `trial_runs` follows the trials, `close` ends it."""
+
+    def __init__(self, uri: str, client: MlflowClient, parent: Parent) -> None:
+        self.uri = uri
+        """Tracking URI, absolute: what `mlflow ui --backend-store-uri` takes."""
+        self.run_id = parent.run_id
+        self.experiment_id = parent.experiment_id
+        self._client, self._parent = client, parent
+        self._trial_runs: TrialRuns | None = None
+
+    @classmethod
+    def open(
+        cls,
+        uri: str,
+        experiment: str,
+        name: str,
+        *,
+        params: Mapping[str, object],
+        tags: Mapping[str, object],
+    ) -> "SearchRun":
+        """Create the run, and the database and the experiment if they are not there yet.
+
+        Args:
+            uri: MLflow tracking URI; a relative SQLite path is taken from the current folder.
+            experiment: Name of the experiment; searches of one name share it.
+            name: Name of the run.
+            params: Settings of the search, under dotted names.
+            tags: More about it, to filter by.
+
+        Returns:
+            The search in MLflow; `close` must be called on it.
+
+        Raises:
+            BadInputError: If MLflow cannot be used there.
+        """
+        uri = absolute_uri(uri)
+        try:
+            client = MlflowClient(uri)
+            found = _experiment(client, uri, experiment)
+            run = client.create_run(found.experiment_id, run_name=name)
+            parent = Parent(str(found.experiment_id), str(run.info.run_id))
+            client.log_batch(
+                parent.run_id,
+                params=[Param(key, str(value)) for key, value in params.items()],
+                tags=tags_of({**tags, STATUS_TAG: "running"}),
+            )
+        except _TROUBLE as error:
+            first = str(error).strip().partition("\n")[0]
+            what = f"MLflow cannot be used at {uri!r}: {first}; give another URI"
+            raise BadInputError([Mistake("tracking.uri", "", what)]) from error
+        return cls(uri, client, parent)
+
+    def trial_runs(self, resolve: Resolve, ended_by_search: Callable[[], bool]) -> TrialRuns:
+        """Make the Tune callback that writes every trial into a child run."""
+        self._trial_runs = TrialRuns(self.uri, self._parent, resolve, ended_by_search)
+        return self._trial_runs
+
+    def log_text(self, text: str, file: str) -> None:
+        """Keep a text as an artifact of the search."""
+        self._attempt(lambda: self._client.log_text(self.run_id, text, file), f"keep {file}")
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Write figures of the search as a whole, such as the best trial's."""
+        now_ms = int(time.time() * 1000)
+        points = [Point(key, value, now_ms, 0).as_metric() for key, value in metrics.items()]
+        self._attempt(
+            lambda: self._client.log_batch(self.run_id, metrics=points), "write metrics"
+        )
+
+    def close(self, status: str) -> None:
+        """End the search's run, and the trials' that are still open.
+
+        Args:
+            status: `finished`, `failed` or `interrupted`.
+        """
+        if self._trial_runs is not None:
+            self._trial_runs.finish()
+        self._attempt(self._close_open_children, "end the runs of open trials")
+        self._attempt(lambda: self._terminate(self.run_id, status), "end the search's run")
+
+    def _close_open_children(self) -> None:
+        for run in list(children_of(self._client, self._parent, "status = 'RUNNING'")):
+            self._terminate(run.info.run_id, "interrupted")
+
+    def _terminate(self, run_id: str, status: str) -> None:
+        self._client.set_tag(run_id, STATUS_TAG, status)
+        self._client.set_terminated(run_id, run_status(status), int(time.time() * 1000))
+
+    def _attempt(self, call: Callable[[], object], what: str) -> None:
+        """Tracking that fails after the start must not take the search down with it."""
+        try:
+            call()
+        except _TROUBLE as error:
+            log.warning("MLflow at %s: could not %s: %s", self.uri, what, error)
+
+
+def absolute_uri(uri: str) -> str:
+    """Make a relative SQLite path absolute; any other URI stays as it is."""
+    path = uri.removeprefix(_SQLITE)
+    if path == uri or not path:
+        return uri
+    return f"{_SQLITE}{Path(path).absolute()}"
+
+
+def _experiment(client: MlflowClient, uri: str, name: str) -> Experiment:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.get_experiment(
+                client.create_experiment(name, artifact_location=_artifacts(uri))
+            )
+        except MlflowException:  # another search of this name was faster
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        msg = f"experiment {name!r} is deleted; restore it (`mlflow experiments restore`)"
+        raise MlflowException(msg)
+    return found
+
+
+def _artifacts(uri: str) -> str | None:
+    # MLflow's own default is `./mlruns` of whichever process comes first; a server knows its
+    # own place.
+    if not uri.startswith(_SQLITE):
+        return None
+    folder = Path(uri.removeprefix(_SQLITE)).parent / "mlruns"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.as_uri()

@@ -1,0 +1,186 @@
+"""The Tune callback that keeps one MLflow run a trial.
+
+In: what Tune says of trials, in the driver. Out: child runs under the search's parent run.
+Cost is per call and nearly independent of a call's size (16-100 ms each on SQLite), so metrics
+are gathered and written in batches. Nothing that goes wrong in MLflow reaches Tune.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import cast
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from ray.tune.experiment import Trial
+from ray.tune.logger import LoggerCallback
+from sqlalchemy.exc import SQLAlchemyError
+from typing_extensions import override
+
+from ragsearch.tracking.child import Child, Parent, Point
+
+log = logging.getLogger(__name__)
+
+TRIAL_KEY = "trial"
+MAX_EPOCHS_KEY = "train.max_epochs"
+
+_BATCH = 100  # metrics of a trial that are worth a call
+_PATIENCE_S = 5.0  # how long a metric waits at most, and a failed call until it is repeated
+_LAST_TRIES = 3
+
+# What MLflow's stores raise when they cannot be reached or refuse.
+_TROUBLE = (MlflowException, SQLAlchemyError, OSError)
+
+Resolve = Callable[[Mapping[str, object]], Mapping[str, object]]
+"""From a trial's Tune config to the whole configuration under dotted names."""
+
+
+class TrialRuns(LoggerCallback):
+    """Writes every trial of a search into a child run of its own."""
+
+    def __init__(
+        self,
+        uri: str,
+        parent: Parent,
+        resolve: Resolve,
+        ended_by_search: Callable[[], bool],
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Prepare; MLflow is not called before the first trial starts.
+
+        Args:
+            uri: MLflow tracking URI.
+            parent: The search's own run.
+            resolve: Flattens a trial's configuration, defaults included.
+            ended_by_search: Tells whether trials are being ended by the user or the budget,
+                not by the scheduler.
+            clock: Seconds since the epoch.
+            sleep: Waits some seconds.
+        """
+        super().__init__()
+        self._uri, self._parent, self._resolve = uri, parent, resolve
+        self._ended_by_search = ended_by_search
+        self._clock, self._sleep = clock, sleep
+        self._children: dict[int, Child] = {}
+        self._retry_at_s = 0.0
+        self._client: MlflowClient | None = None
+
+    def run_id(self, trial: int) -> str | None:
+        """Name the run of a trial; None while MLflow does not know the trial."""
+        return self._children[trial].run_id if trial in self._children else None
+
+    def finish(self) -> int:
+        """Write what is still waiting; say what could not be written.
+
+        Returns:
+            How many metrics were lost.
+        """
+        for attempt in range(_LAST_TRIES):
+            if self._flush(list(self._children.values())):
+                return 0
+            if attempt < _LAST_TRIES - 1:
+                self._sleep(_PATIENCE_S)
+        behind = [child for child in self._children.values() if child.is_behind]
+        n_lost = sum(len(child.points) for child in behind)
+        log.error(
+            "MLflow did not take %d metrics of trials %s; they are in the search folder",
+            n_lost,
+            ", ".join(str(child.trial) for child in behind),
+        )
+        return n_lost
+
+    @override
+    def log_trial_start(self, trial: Trial) -> None:
+        """Open a run, or go on with the one there is."""
+        number = trial.config[TRIAL_KEY]
+        if (known := self._children.get(number)) is not None:
+            known.reopen()
+            self._flush([known])
+            return
+        varied = {key: str(v) for key, v in trial.config.items() if key != TRIAL_KEY}
+        params = {key: str(v) for key, v in self._resolve(trial.config).items()}
+        child = Child(number, params, varied, start_ms=self._now_ms())
+        self._children[number] = child
+        self._flush([child])
+
+    @override
+    def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, object]) -> None:
+        """Take the metrics of one validation; write them when they are worth a call."""
+        if "epoch" not in result:
+            return
+        child, now_ms = self._child_of(trial), self._now_ms()
+        step = int(cast("float", result["epoch"]))
+        child.points += [
+            Point(key, float(value), now_ms, step)
+            for key, value in result.items()
+            if "/" in key and isinstance(value, Real)
+        ]
+        if len(child.points) >= _BATCH:
+            self._flush([child])
+
+    @override
+    def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
+        """Write the rest of a trial and how it ended."""
+        child = self._child_of(trial)
+        child.end(self._how_it_ended(trial, child, failed=failed), self._now_ms())
+        self._flush([child])
+
+    @override
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
+        """Write what has waited long enough."""
+        waited_ms = self._now_ms() - _PATIENCE_S * 1000
+        waiting = [
+            child
+            for child in self._children.values()
+            if child.is_behind and not (child.points and child.points[0].time_ms > waited_ms)
+        ]
+        if waiting and self._clock() >= self._retry_at_s:
+            self._flush(waiting)
+
+    @override
+    def get_state(self) -> dict[str, object]:
+        """Give what a restored search needs to go on with the same runs."""
+        return {"children": self._children}
+
+    @override
+    def set_state(self, state: dict[str, dict[int, Child]]) -> None:
+        """Go on with the runs of the search before; some may be newer than the state."""
+        self._children = state["children"]
+        for child in self._children.values():
+            child.may_exist = True
+
+    @override
+    def __getstate__(self) -> dict[str, object]:
+        """Tune pickles its callbacks; a client is made anew where it is needed."""
+        return self.__dict__ | {"_client": None}
+
+    def _child_of(self, trial: Trial) -> Child:
+        if trial.config[TRIAL_KEY] not in self._children:
+            self.log_trial_start(trial)
+        return self._children[trial.config[TRIAL_KEY]]
+
+    def _how_it_ended(self, trial: Trial, child: Child, *, failed: bool) -> str:
+        if failed or trial.status == Trial.ERROR:
+            return "failed"
+        if (trial.last_result or {}).get("epoch", 0) >= int(child.params[MAX_EPOCHS_KEY]):
+            return "finished"
+        return "interrupted" if self._ended_by_search() else "stopped_early"
+
+    def _flush(self, children: list[Child]) -> bool:
+        """Bring runs up to date; a failure is logged, and the rest waits for the next time."""
+        try:
+            self._client = self._client or MlflowClient(self._uri)
+            for child in children:
+                child.bring_up_to_date(self._client, self._parent)
+        except _TROUBLE as error:
+            self._retry_at_s = self._clock() + _PATIENCE_S
+            first = str(error).strip().partition("\n")[0]
+            log.warning("MLflow at %s does not take metrics, will retry: %s", self._uri, first)
+            return False
+        return True
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)

@@ -1,0 +1,88 @@
+"""The parent run of a search, on a real MLflow with SQLite."""
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from ragsearch.errors import BadInputError
+from ragsearch.tracking import SearchRun
+
+
+def open_run(folder: Path, name: str = "kb-1") -> SearchRun:
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    return SearchRun.open(
+        uri, "kb", name, params={"budget.trials": 8}, tags={"ragsearch.version": "0"}
+    )
+
+
+def test_a_search_becomes_one_run_with_its_settings_and_files(tmp_path):
+    search = open_run(tmp_path)
+    search.log_text("name: kb\n", "space.yaml")
+    search.log_metrics({"best/val/em": 0.5})
+    search.close("finished")
+
+    run = MlflowClient(search.uri).get_run(search.run_id)
+    assert run.info.run_name == "kb-1"
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"budget.trials": "8"}
+    assert run.data.metrics == {"best/val/em": 0.5}
+    assert run.data.tags["ragsearch.version"] == "0"
+    assert run.data.tags["ragsearch.status"] == "finished"
+    assert [item.path for item in MlflowClient(search.uri).list_artifacts(search.run_id)] == [
+        "space.yaml"
+    ]
+
+
+def test_artifacts_lie_beside_the_database_wherever_the_command_ran(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    search = SearchRun.open("sqlite:///here/mlflow.db", "kb", "kb-1", params={}, tags={})
+
+    assert search.uri == f"sqlite:///{tmp_path}/here/mlflow.db"
+    experiment = MlflowClient(search.uri).get_experiment(search.experiment_id)
+    assert experiment.artifact_location.startswith((tmp_path / "here/mlruns").as_uri())
+
+
+def test_searches_of_one_name_share_an_experiment(tmp_path):
+    first, second = open_run(tmp_path), open_run(tmp_path, "kb-2")
+
+    assert first.experiment_id == second.experiment_id
+    assert first.run_id != second.run_id
+
+
+@pytest.mark.parametrize(("status", "word"), [("interrupted", "KILLED"), ("failed", "FAILED")])
+def test_closing_ends_what_is_still_running(tmp_path, status, word):
+    search = open_run(tmp_path)
+    client = MlflowClient(search.uri)
+    child = client.create_run(
+        search.experiment_id, tags={"mlflow.parentRunId": search.run_id}
+    ).info.run_id
+
+    search.close(status)
+
+    assert client.get_run(search.run_id).info.status == word
+    assert client.get_run(child).info.status == "KILLED"
+    assert client.get_run(child).data.tags["ragsearch.status"] == "interrupted"
+
+
+def test_a_deleted_experiment_is_refused(tmp_path):
+    search = open_run(tmp_path)
+    MlflowClient(search.uri).delete_experiment(search.experiment_id)
+
+    with pytest.raises(BadInputError, match="experiment 'kb' is deleted; restore it"):
+        open_run(tmp_path)
+
+
+def test_an_unusable_uri_is_refused():
+    with pytest.raises(BadInputError, match=r"tracking\.uri: MLflow cannot be used at 'nosql"):
+        SearchRun.open("nosql://x", "kb", "kb-1", params={}, tags={})
+
+
+def test_a_database_that_is_lost_later_is_a_warning(tmp_path, caplog):
+    search = open_run(tmp_path)
+    MlflowClient(search.uri).delete_run(search.run_id)
+
+    search.close("finished")
+
+    assert "could not end the search's run" in caplog.text

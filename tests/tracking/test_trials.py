@@ -1,0 +1,350 @@
+"""Trials in MLflow: what the callback writes of a real Tune run, and what it survives."""
+
+import pickle
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import ray
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from ray import tune
+
+from ragsearch.tracking import SearchRun, TrialRuns
+
+N_EPOCHS = 50
+N_TRIALS = 20
+
+
+def resolve(config: Mapping[str, object]) -> dict[str, object]:
+    defaults = {
+        "train.max_epochs": N_EPOCHS,
+        "optim.learning_rate": 3.0e-5,
+        "retrieval.k": None,
+    }
+    return defaults | {key: value for key, value in config.items() if key != "trial"}
+
+
+def never() -> bool:
+    return False
+
+
+def always() -> bool:
+    return True
+
+
+@dataclass
+class FakeTrial:
+    """What the callback reads of a Tune trial."""
+
+    config: dict[str, object]
+    status: str = "RUNNING"
+    last_result: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass
+class Clock:
+    """Time that moves when told to."""
+
+    now_s: float = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        """Tell the time."""
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now_s += seconds
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory) -> str:
+    """Where MLflow lies; making a database takes seconds, so there is one for all tests."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def search(uri) -> SearchRun:
+    return SearchRun.open(uri, "kb", "kb-1", params={}, tags={})
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def runs_of(search: SearchRun) -> dict[str, Run]:
+    """Child runs by trial number."""
+    found = MlflowClient(search.uri).search_runs(
+        [search.experiment_id], f"tags.`mlflow.parentRunId` = '{search.run_id}'"
+    )
+    return {run.data.tags["ragsearch.trial"]: run for run in found}
+
+
+def history(search: SearchRun, run: Run, key: str) -> list[tuple[int, float]]:
+    points = MlflowClient(search.uri).get_metric_history(run.info.run_id, key)
+    return [(point.step, point.value) for point in points]
+
+
+def callback(search: SearchRun, clock: Clock, ended_by_search=never) -> TrialRuns:
+    runs = search.trial_runs(resolve, ended_by_search)
+    runs._clock, runs._sleep = clock, clock.sleep
+    return runs
+
+
+def start(runs: TrialRuns, number: int = 0, **config: object) -> FakeTrial:
+    trial = FakeTrial({"trial": number, **config})
+    runs.log_trial_start(trial)
+    return trial
+
+
+def report(runs: TrialRuns, trial: FakeTrial, epoch: int) -> None:
+    trial.last_result = {"epoch": epoch, "val/em": epoch / 100, "train/loss": 1.0, "pid": 7}
+    runs.log_trial_result(epoch, trial, trial.last_result)
+
+
+class Broken:
+    """MLflow that cannot be reached."""
+
+    def __getattr__(self, name):
+        raise ConnectionError("no route to MLflow")
+
+
+def test_a_trial_is_a_child_run_with_the_whole_configuration(search, clock):
+    runs = callback(search, clock)
+
+    start(runs, 3, **{"optim.learning_rate": 1.0e-4})
+
+    run = runs_of(search)["3"]
+    assert run.info.run_name == "trial 3"
+    assert run.info.status == "RUNNING"
+    assert run.info.start_time == clock.now_s * 1000
+    assert run.data.params == {
+        "train.max_epochs": "50",
+        "optim.learning_rate": "0.0001",
+        "retrieval.k": "None",
+    }
+    assert run.data.tags["ragsearch.varied.optim.learning_rate"] == "0.0001"
+    assert run.info.run_id == runs.run_id(3)
+    assert runs.run_id(4) is None
+
+
+def test_metrics_wait_until_they_are_worth_a_call(search, clock):
+    runs = callback(search, clock)
+    trial = start(runs)
+
+    for epoch in range(1, 50):
+        report(runs, trial, epoch)
+    before = runs_of(search)["0"].data.metrics
+    report(runs, trial, 50)
+
+    assert before == {}
+    assert [step for step, _ in history(search, runs_of(search)["0"], "val/em")] == [
+        *range(1, 51)
+    ]
+
+
+def test_metrics_wait_five_seconds_at_most_and_keep_their_own_time(search, clock):
+    runs = callback(search, clock)
+    measured_ms = int(clock.now_s * 1000)
+    trial = start(runs)
+    report(runs, trial, 1)
+
+    runs.on_step_end(1, [])
+    early = runs_of(search)["0"].data.metrics
+    clock.sleep(6)
+    runs.on_step_end(2, [])
+
+    assert early == {}
+    points = MlflowClient(search.uri).get_metric_history(runs.run_id(0), "val/em")
+    assert [(point.step, point.timestamp) for point in points] == [(1, measured_ms)]
+    assert set(runs_of(search)["0"].data.metrics) == {"val/em", "train/loss"}
+
+
+@pytest.mark.parametrize(
+    ("epoch", "failed", "ended_by_search", "ends"),
+    [
+        (N_EPOCHS, False, never, ("finished", "FINISHED")),
+        (N_EPOCHS, False, always, ("finished", "FINISHED")),
+        (2, False, never, ("stopped_early", "KILLED")),
+        (2, False, always, ("interrupted", "KILLED")),
+        (2, True, never, ("failed", "FAILED")),
+    ],
+)
+def test_a_run_ends_as_its_trial_did(search, clock, epoch, failed, ended_by_search, ends):
+    runs = callback(search, clock, ended_by_search)
+    trial = start(runs)
+    report(runs, trial, epoch)
+
+    clock.sleep(9)
+    runs.log_trial_end(trial, failed=failed)
+
+    run = runs_of(search)["0"]
+    assert (run.data.tags["ragsearch.status"], run.info.status) == ends
+    assert run.info.end_time == clock.now_s * 1000
+    assert history(search, run, "val/em") == [(epoch, epoch / 100)]
+
+
+def test_a_trial_that_failed_before_it_reported_is_failed(search, clock):
+    runs = callback(search, clock)
+
+    runs.log_trial_end(FakeTrial({"trial": 0}, status="ERROR"))
+
+    assert runs_of(search)["0"].info.status == "FAILED"
+
+
+def test_an_unreachable_mlflow_costs_no_metric_and_no_trial(search, clock, caplog):
+    runs = callback(search, clock)
+    runs._client = Broken()
+    trial = start(runs)
+    report(runs, trial, 1)
+    clock.sleep(6)
+    runs.on_step_end(1, [])
+    runs.log_trial_end(trial)
+
+    runs._client = None
+    clock.sleep(6)
+    runs.on_step_end(2, [])
+
+    assert "does not take metrics, will retry: no route to MLflow" in caplog.text
+    run = runs_of(search)["0"]
+    assert history(search, run, "val/em") == [(1, 0.01)]
+    assert run.info.status == "KILLED"
+
+
+def test_what_is_lost_in_the_end_is_said(search, clock, caplog):
+    runs = callback(search, clock)
+    runs._client = Broken()
+    report(runs, start(runs, 4), 1)
+
+    n_lost = runs.finish()
+
+    assert n_lost == 2
+    assert "MLflow did not take 2 metrics of trials 4" in caplog.text
+
+
+def test_a_call_that_is_repeated_doubles_nothing(search, clock):
+    runs = callback(search, clock)
+    trial = start(runs)
+    report(runs, trial, 1)
+    state = pickle.dumps(runs.get_state())
+    runs.log_trial_end(trial)
+
+    runs.set_state(pickle.loads(state))
+    runs.log_trial_end(trial)
+
+    assert len(runs_of(search)) == 1
+    assert history(search, runs_of(search)["0"], "val/em") == [(1, 0.01)]
+
+
+def test_a_restored_search_goes_on_with_the_same_runs(search, clock):
+    runs = callback(search, clock)
+    trial = start(runs)
+    report(runs, trial, 1)
+    runs.log_trial_end(trial)
+    restored = pickle.loads(pickle.dumps(runs))
+    restored.set_state(pickle.loads(pickle.dumps(runs.get_state())))
+
+    restored.log_trial_start(trial)
+    again = runs_of(search)["0"].info.status
+    report(restored, trial, N_EPOCHS)
+    restored.log_trial_end(trial)
+
+    assert again == "RUNNING"
+    assert len(runs_of(search)) == 1
+    assert runs_of(search)["0"].info.status == "FINISHED"
+    assert [step for step, _ in history(search, runs_of(search)["0"], "val/em")] == [
+        1,
+        N_EPOCHS,
+    ]
+
+
+def test_a_run_that_was_made_but_not_remembered_is_found(search, clock):
+    runs = callback(search, clock)
+    trial = start(runs)
+    made = runs.run_id(0)
+    state = runs.get_state()
+    state["children"][0].run_id = None
+
+    runs.set_state(state)
+    runs.log_trial_end(trial)
+
+    assert list(runs_of(search)) == ["0"]
+    assert runs.run_id(0) == made
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[Path]:
+    folder = tempfile.mkdtemp(prefix="rs", dir="/tmp")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
+    yield Path(folder)
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def toy_trial(config: dict[str, object]) -> None:
+    for epoch in range(1, N_EPOCHS + 1):
+        if config["trial"] == 7 and epoch == 3:
+            raise RuntimeError("out of luck")
+        tune.report({"epoch": epoch, "val/em": config["x"] * epoch, "val/f1": 0.5})
+
+
+class StopTrialFive(tune.Stopper):
+    """Stops trial 5 at its fourth epoch, as a scheduler would."""
+
+    def __call__(self, trial_id, result):  # noqa: ARG002 - Tune's signature
+        """Tell whether to stop a trial."""
+        return result["config"]["trial"] == 5 and result["epoch"] == 4
+
+    def stop_all(self):
+        """Tell whether to stop the search."""
+        return False
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_every_result_of_a_real_search_is_in_mlflow_once(search, tmp_path):
+    runs = search.trial_runs(resolve, never)
+    n_calls = count_calls(runs)
+    tune.Tuner(
+        tune.with_resources(toy_trial, {"cpu": 0.5}),
+        param_space={"trial": tune.grid_search([*range(N_TRIALS)]), "x": 0.01},
+        tune_config=tune.TuneConfig(reuse_actors=True),
+        run_config=tune.RunConfig(
+            callbacks=[runs], stop=StopTrialFive(), storage_path=str(tmp_path), verbose=0
+        ),
+    ).fit()
+    search.close("finished")
+
+    found = runs_of(search)
+    assert sorted(map(int, found)) == [*range(N_TRIALS)]
+    assert found["5"].info.status == "KILLED"
+    assert found["5"].data.tags["ragsearch.status"] == "stopped_early"
+    assert len(history(search, found["5"], "val/em")) == 4
+    assert found["7"].info.status == "FAILED"
+    assert len(history(search, found["7"], "val/em")) == 2
+    for number in sorted(set(found) - {"5", "7"}):
+        assert found[number].info.status == "FINISHED"
+        assert history(search, found[number], "val/em") == [
+            (epoch, pytest.approx(0.01 * epoch)) for epoch in range(1, N_EPOCHS + 1)
+        ]
+    # create, parameters, end (tag and status), and the metrics in one call; rarely in more,
+    # where a trial takes longer than the five seconds metrics may wait
+    assert len(n_calls) < N_TRIALS * (N_EPOCHS / 2)
+
+
+def count_calls(runs: TrialRuns) -> list[str]:
+    """Hand the callback a client that notes each call and passes it on."""
+    client, calls = MlflowClient(runs._uri), []
+
+    class Noted:
+        def __getattr__(self, name):
+            calls.append(name)
+            return getattr(client, name)
+
+    runs._client = Noted()
+    return calls
