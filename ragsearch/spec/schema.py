@@ -1,34 +1,102 @@
 """The keys of a space file: one frozen model a section, one sentence a key.
 
 In: plain data from YAML. Out: frozen sections that validated themselves. Knows no files:
-paths are resolved and line numbers attached in `load`.
+paths are resolved and line numbers attached in `load`. What a section cannot see of its
+neighbours is checked in `rules`.
 """
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
+from ragsearch.spec.durations import wall_s
+
+Metric = Literal[
+    "val/em", "val/f1", "val/nll", "val/recall_at_1", "val/recall_at_5", "val/recall_at_10"
+]
+METRICS: tuple[str, ...] = get_args(Metric)
+"""What every validation reports."""
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty; give a value")
+    return text
+
+
+def _name_of_index(text: str) -> str:
+    # without dots, which part the keys of `-o indexes.NAME.corpus=...`
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", text):
+        raise ValueError("a name has up to 64 letters, digits, _ and -, nothing else")
+    return text
+
+
+def _name_of_search(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text):
+        what = "must be up to 64 letters, digits and `_ . -`, a letter or digit first"
+        raise ValueError(f"{what}, not {text!r}")
+    return text
+
+
+def _duration(text: str) -> str:
+    wall_s(text)
+    return text
+
+
+def _cluster(text: str) -> str:
+    if text not in {"local", "auto"} and not re.fullmatch(r"(ray://)?[^/\s:]+:\d{1,5}", text):
+        raise ValueError(f"must be local, auto, host:port or ray://host:port, not {text!r}")
+    return text
+
+
+def _uri(text: str) -> str:
+    if not re.match(r"[a-z][a-z0-9+]*://.", text):
+        raise ValueError(
+            f"must be a URI such as sqlite:///mlflow.db or http://host:5000, not {text!r}"
+        )
+    return text
+
+
+def _as_text(value: object) -> object:
+    """Let `precision: 32` stand for the text it means."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, AfterValidator(_not_blank)]
+IndexName = Annotated[str, AfterValidator(_name_of_index)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """A part of the space file: frozen, unknown keys refused, each key documented."""
+    """A part of the space file: frozen, unknown keys and kinds refused, each key documented."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        strict=True,  # '5' is no number and 1 no boolean: what is written is what is meant
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
 
 class DataSection(Section):
     """Questions with answers: jsonl, csv or parquet files."""
 
-    train: str
+    train: Text
     """Questions to train on."""
-    val: str
+    val: Text
     """Questions every trial is compared on."""
-    test: str | None = None
+    test: Text | None = None
     """Questions for the very end; no trial reads them."""
     n_train: Count | None = None
     """Use only the first so many training questions; all by default."""
@@ -47,26 +115,27 @@ class ChunkSection(Section):
     @model_validator(mode="after")
     def _overlap_is_shorter(self) -> "ChunkSection":
         if self.overlap >= self.words:
-            msg = f"overlap {self.overlap} must be smaller than words {self.words}"
-            raise ValueError(msg)
+            raise ValueError(
+                f"overlap {self.overlap} must be smaller than words {self.words}; lower it"
+            )
         return self
 
 
 class IndexSection(Section):
     """One index: which corpus, cut how, embedded by what, searched by which FAISS index."""
 
-    corpus: str
+    corpus: Text
     """Texts: jsonl, tsv, csv, parquet with id, title, text; or a folder of text files."""
     chunk: ChunkSection | None = None
     """Cut texts into passages of words; by default each text is one passage."""
-    encoder: str
+    encoder: Text
     """Context encoder: a folder or a hub id."""
     pooling: Literal["auto", "pooler", "cls", "mean"] = "auto"
     """How token vectors become one: DPR's pooler, the first token, the mean; `auto` takes
     `pooler` for a DPR encoder and `mean` for any other."""
     normalise: bool = False
     """Scale vectors to length 1, so that inner product is cosine."""
-    faiss: str = "Flat"
+    faiss: Text = "Flat"
     """FAISS factory string; the metric is inner product."""
     max_length: Annotated[int, Field(ge=8, le=512)] = 256
     """Tokens of title and text the context encoder reads."""
@@ -91,9 +160,9 @@ class ModelSection(Section):
 
     type: Literal["rag_sequence", "rag_token"] = "rag_sequence"
     """Marginalise over passages once an answer, or at every token (Lewis et al. 2020)."""
-    question_encoder: str
+    question_encoder: Text
     """Question encoder: a folder or a hub id; its vectors must fit the index."""
-    generator: str
+    generator: Text
     """Sequence-to-sequence generator: a folder or a hub id."""
     pooling: Literal["auto", "pooler", "cls", "mean"] = "auto"
     """Pooling of the question encoder, as in `indexes`."""
@@ -153,8 +222,10 @@ class TrainSection(Section):
     """Questions a forward pass holds; `optim.effective_batch` is reached by accumulation."""
     eval_batch_size: Count = 32
     """Questions a forward pass holds in validation."""
-    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
-    """Arithmetic: float32, or autocast to bfloat16 or float16."""
+    precision: Annotated[Literal["32", "bf16-mixed", "16-mixed"], BeforeValidator(_as_text)] = (
+        "32"
+    )
+    """Arithmetic: float32, or autocast to bfloat16 or (on a GPU only) float16."""
     max_source_length: Annotated[int, Field(ge=4, le=512)] = 128
     """Tokens of a question the question encoder reads."""
     max_target_length: Annotated[int, Field(ge=2)] = 25
@@ -208,8 +279,8 @@ class SearchSection(Section):
 class ObjectiveSection(Section):
     """A metric to make as large or as small as possible."""
 
-    metric: str
-    """A metric every validation reports, such as `val/em`."""
+    metric: Metric
+    """A metric every validation reports."""
     goal: Literal["max", "min"] = "max"
     """`max` or `min`."""
 
@@ -219,8 +290,13 @@ class BudgetSection(Section):
 
     trials: Count
     """Trials, the baseline included."""
-    wall: str | None = None
+    wall: Annotated[str, AfterValidator(_duration)] | None = None
     """Wall time, such as `90s`, `30m`, `8h`; running trials are stopped when it is over."""
+
+    @property
+    def wall_s(self) -> float | None:
+        """Wall time in seconds; None without a limit."""
+        return None if self.wall is None else wall_s(self.wall)
 
 
 class PerTrialSection(Section):
@@ -228,8 +304,8 @@ class PerTrialSection(Section):
 
     cpu: Positive = 1.0
     """CPU cores; also the threads torch uses, rounded down, at least one."""
-    gpu: Annotated[float, Field(ge=0.0)] = 0.0
-    """GPUs, fractions allowed: 0.5 lets two trials share one."""
+    gpu: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """GPUs, fractions allowed: 0.5 lets two trials share one; a trial uses at most one."""
 
 
 class ResourcesSection(Section):
@@ -238,15 +314,27 @@ class ResourcesSection(Section):
     per_trial: PerTrialSection = PerTrialSection()
     max_concurrent: Count | None = None
     """Trials at a time; as many as fit by default."""
-    cluster: str = "local"
+    cluster: Annotated[str, AfterValidator(_cluster)] = "local"
     """`local` starts a private Ray; `auto`, `host:port` or `ray://host:port` joins one."""
 
 
 class TrackingSection(Section):
     """Where MLflow keeps the runs."""
 
-    uri: str = "sqlite:///mlflow.db"
+    uri: Annotated[str, AfterValidator(_uri)] = "sqlite:///mlflow.db"
     """MLflow tracking URI; a relative SQLite path is relative to where the command runs."""
+
+
+def _at_least_one(indexes: dict[str, IndexSection]) -> dict[str, IndexSection]:
+    if not indexes:
+        raise ValueError("is empty; name at least one index")
+    return indexes
+
+
+def _exactly_one(objectives: tuple[ObjectiveSection, ...]) -> tuple[ObjectiveSection, ...]:
+    if len(objectives) != 1:
+        raise ValueError(f"must hold exactly one objective, not {len(objectives)}")
+    return objectives
 
 
 class SpaceFile(Section):
@@ -254,20 +342,20 @@ class SpaceFile(Section):
 
     version: Literal[1]
     """Version of this format."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    name: Annotated[str, AfterValidator(_name_of_search)]
     """Name of the search, and of its MLflow experiment: letters, digits, `_ . -`."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the searcher and of every trial."""
     data: DataSection
-    indexes: Annotated[dict[str, IndexSection], Field(min_length=1)]
+    indexes: Annotated[dict[IndexName, IndexSection], AfterValidator(_at_least_one)]
     """Indexes by name, each built once and shared by every trial."""
     pool: PoolSection = PoolSection()
     trial: TrialSection
     space: dict[str, object] = Field(default_factory=dict)
     """What varies: dotted paths in `trial`, each with one domain."""
-    objectives: Annotated[tuple[ObjectiveSection, ...], Field(min_length=1, max_length=1)] = (
-        ObjectiveSection(metric="val/em"),
-    )
+    objectives: Annotated[
+        tuple[ObjectiveSection, ...], Field(strict=False), AfterValidator(_exactly_one)
+    ] = (ObjectiveSection(metric="val/em"),)
     """What the search is after: one metric, which also drives the scheduler."""
     search: SearchSection = SearchSection()
     budget: BudgetSection

@@ -1,0 +1,45 @@
+"""The space file: from YAML to a frozen `Spec`, every mistake at once with its line.
+
+The modules, in the order the data travels:
+
+- `document`: YAML to plain data with lines
+- `draft`: overrides, domains and lookups in data that may still be wrong
+- `paths`: relative paths made absolute; missing files
+- `schema`: the keys, one sentence each
+- `domains`: what a key may vary over
+- `durations`: `8h` to seconds
+- `keys`: the tree the schema spans; suggestions for misspelt keys
+- `messages`: pydantic's findings in our words
+- `models`: what local model folders must hold
+- `rules`: what sections must agree on
+- `load`: all of it, and `Spec`
+"""
+
+from ragsearch.spec.domains import Choice, Domain, Int, Log, Ordinal, Uniform, parse_domain
+from ragsearch.spec.durations import wall_s
+from ragsearch.spec.load import Spec, load_spec
+from ragsearch.spec.schema import (
+    METRICS,
+    ChunkSection,
+    IndexSection,
+    SpaceFile,
+    TrialSection,
+)
+
+__all__ = [
+    "METRICS",
+    "Choice",
+    "ChunkSection",
+    "Domain",
+    "IndexSection",
+    "Int",
+    "Log",
+    "Ordinal",
+    "SpaceFile",
+    "Spec",
+    "TrialSection",
+    "Uniform",
+    "load_spec",
+    "parse_domain",
+    "wall_s",
+]

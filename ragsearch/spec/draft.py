@@ -1,0 +1,159 @@
+"""A space file before it is known to be right: its data, places and domains.
+
+In: a `Document` and overrides. Out: a `Draft` that `rules` and `models` look values up in,
+whatever else is wrong with the file, so that all mistakes are found at once.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import NamedTuple
+
+from ragsearch.errors import BadInputError, Mistake
+from ragsearch.spec.document import Document, KeyPath, Places, parse_value
+from ragsearch.spec.domains import BadDomainError, Domain, parse_domain
+from ragsearch.spec.keys import field_at
+from ragsearch.spec.schema import SpaceFile
+
+
+class Option(NamedTuple):
+    """A value that a key of the trial may take, and the key that says so."""
+
+    path: KeyPath
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Plain data of a space file, not yet validated."""
+
+    data: dict[str, object]
+    places: Places
+    domains: Mapping[str, Domain]
+    """Those that could be read, by dotted path in the trial."""
+
+    def value(self, *path: str) -> object:
+        """Return what the file gives at a path, else the default, else None."""
+        here: object = self.data
+        for part in path:
+            if not isinstance(here, Mapping) or part not in here:
+                return _default(path)
+            here = here[part]
+        return here
+
+    def names(self, *path: str) -> list[str]:
+        """Return the keys of the mapping at a path; none where there is no mapping."""
+        here = self.value(*path)
+        return [str(key) for key in here] if isinstance(here, Mapping) else []
+
+    def baseline(self, dotted_path: str) -> Option:
+        """Return what the baseline gives to a key of the trial."""
+        parts = ("trial", *dotted_path.split("."))
+        return Option(parts, self.value(*parts))
+
+    def varied(self, dotted_path: str) -> list[Option]:
+        """Return what the space gives to a key of the trial; nothing if it does not vary."""
+        domain = self.domains.get(dotted_path)
+        values = domain.probes() if domain else ()
+        return [Option(("space", dotted_path), value) for value in values]
+
+    def options(self, dotted_path: str) -> list[Option]:
+        """Return every value that some trial may give to a key."""
+        return [self.baseline(dotted_path), *self.varied(dotted_path)]
+
+    def combinations(self, *dotted_paths: str) -> Iterator[tuple[Option, ...]]:
+        """Give what keys may be together: the baseline's values, then those of the space.
+
+        Yields:
+            One option for each path.
+        """
+        baseline = tuple(self.baseline(path) for path in dotted_paths)
+        yield baseline
+        axes = [self.varied(path) or [self.baseline(path)] for path in dotted_paths]
+        yield from (options for options in product(*axes) if options != baseline)
+
+
+def _default(path: KeyPath) -> object:
+    field = field_at(SpaceFile, path)
+    if field is None or field.is_required():
+        return None
+    return field.get_default(call_default_factory=True)
+
+
+def draft_of(document: Document) -> Draft:
+    """Return the draft of a document; domains that cannot be read are left to `rules`."""
+    domains = {}
+    space = document.data.get("space")
+    for path, raw in space.items() if isinstance(space, dict) else ():
+        try:
+            domains[path] = parse_domain(raw)
+        except BadDomainError:
+            continue
+    return Draft(document.data, document.places, domains)
+
+
+def override(document: Document, overrides: Sequence[str]) -> Document:
+    """Set keys of a document as `-o dotted.key=value` asks.
+
+    After `space.` the rest of the key is one key: `-o space.retrieval.n_docs={int: [1, 9]}`.
+
+    Args:
+        document: What the file says; it is left as it is.
+        overrides: Each `dotted.key=value`, the value in YAML.
+
+    Returns:
+        The document with the new values and their places.
+
+    Raises:
+        BadInputError: If an override has no key, no YAML value or nowhere to stand.
+    """
+    data = deepcopy(document.data)
+    mistakes: list[Mistake] = []
+    options: list[KeyPath] = []
+    for text in overrides:
+        try:
+            options.append(_apply(data, text))
+        except BadInputError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise BadInputError(mistakes)
+    return replace(document, data=data, places=replace(document.places, options=tuple(options)))
+
+
+def _apply(data: dict[str, object], text: str) -> KeyPath:
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise BadInputError([Mistake(f"-o {text}", "", "must read dotted.key=value")])
+    try:
+        parsed = parse_value(value)
+    except BadInputError as error:
+        raise BadInputError([Mistake(f"-o {key}", "", error.mistakes[0].what)]) from error
+    head, _, rest = key.partition(".")
+    names = [head, rest] if head == "space" and rest else key.split(".")
+    return _set(data, names, parsed, f"-o {key}")
+
+
+def _set(data: dict[str, object], names: list[str], value: object, place: str) -> KeyPath:
+    here: object = data
+    path: KeyPath = ()
+    for position, name in enumerate(names):
+        step = _step(here, name)
+        if step is None:
+            what = f"'{'.'.join(names[:position])}' holds no keys; set it as a whole"
+            raise BadInputError([Mistake(place, "", what)])
+        path = (*path, step)
+        if position == len(names) - 1:
+            here[step] = value  # type: ignore[index]
+        elif isinstance(here, dict):
+            here = here.setdefault(step, {})
+        else:
+            here = here[step]  # type: ignore[index]
+    return path
+
+
+def _step(here: object, name: str) -> str | int | None:
+    if isinstance(here, dict):
+        return name
+    is_position = isinstance(here, list) and name.isdecimal() and int(name) < len(here)
+    return int(name) if is_position else None

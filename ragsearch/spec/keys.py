@@ -1,0 +1,69 @@
+"""The tree of keys that a schema spans: what stands where, what is near a misspelt one.
+
+In: sections and paths. Out: sections, fields, leaves, suggestions. Knows no data.
+"""
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from types import NoneType
+from typing import get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from ragsearch.spec.document import KeyPath
+from ragsearch.spec.schema import Section
+
+
+def section_at(root: type[Section], path: KeyPath) -> type[Section] | None:
+    """Return the section that stands at a path, None where there is none."""
+    here: object = root
+    for part in path:
+        here = _inside(_bare(here), part)
+    here = _bare(here)
+    return here if isinstance(here, type) and issubclass(here, Section) else None
+
+
+def field_at(root: type[Section], path: KeyPath) -> FieldInfo | None:
+    """Return the key of a section that a path leads to, None where there is none."""
+    section = section_at(root, path[:-1])
+    return section.model_fields.get(str(path[-1])) if section else None
+
+
+def leaves(root: type[Section], above: str = "") -> Iterator[str]:
+    """Give the dotted paths of all keys that hold values and not sections.
+
+    Yields:
+        Paths in the order of the schema.
+    """
+    for name, field in root.model_fields.items():
+        section = section_at(root, (name,))
+        if section is None:
+            yield above + name
+        else:
+            yield from leaves(section, f"{above}{name}.")
+
+
+def suggestion(key: str, known: Iterable[str]) -> str:
+    """Return what to do about an unknown key: the nearest known one, else all of them."""
+    names = list(known)
+    last = key.rpartition(".")[2]
+    close = [name for name in names if name.rpartition(".")[2] == last and name != key]
+    close += get_close_matches(key, names, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known are {', '.join(names)}"
+
+
+def _inside(annotation: object, part: str | int) -> object:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        field = annotation.model_fields.get(str(part))
+        return field.annotation if field else None
+    arguments = get_args(annotation)
+    if get_origin(annotation) is dict:
+        return arguments[1]
+    return arguments[0] if get_origin(annotation) is tuple else None
+
+
+def _bare(annotation: object) -> object:
+    """Strip the None of an optional section."""
+    arguments = [argument for argument in get_args(annotation) if argument is not NoneType]
+    is_optional = NoneType in get_args(annotation)
+    return arguments[0] if is_optional and len(arguments) == 1 else annotation

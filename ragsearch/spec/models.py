@@ -1,0 +1,77 @@
+"""Whether local model folders hold what a model needs; hub ids are left to the hub.
+
+Reads `config.json` and file names, never weights.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from ragsearch.spec.document import Finding
+from ragsearch.spec.draft import Draft, Option
+from ragsearch.spec.paths import MODEL_KEYS
+
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+# The names T5's family gives itself; none has dropout on attention weights.
+_WITHOUT_ATTENTION_DROPOUT = ("t5", "mt5", "umt5", "longt5")
+
+
+def bad_models(draft: Draft) -> Iterator[Finding]:
+    """Find model folders that are missing or lack a part.
+
+    Yields:
+        A finding for each part and each key that names the folder.
+    """
+    options = [option for path in MODEL_KEYS for option in draft.options(path)]
+    for name in draft.names("indexes"):
+        encoder = draft.value("indexes", name, "encoder")
+        options.append(Option(("indexes", name, "encoder"), encoder))
+    for path, model in options:
+        if isinstance(model, str) and Path(model).is_absolute():
+            yield from (Finding(path, what) for what in _lacks(model))
+
+
+def _lacks(folder: str) -> Iterator[str]:
+    path = Path(folder)
+    if not path.is_dir():
+        yield f"no such model folder: {folder}"
+        return
+    if model_config(folder) is None:
+        yield f"{folder} has no readable config.json; give a folder `save_pretrained` wrote"
+    if not any((path / name).is_file() for name in _TOKENIZERS):
+        yield f"{folder} has no tokenizer ({', '.join(_TOKENIZERS)}); save one beside the model"
+    if not any((path / name).is_file() for name in _WEIGHTS):
+        pickled = " (pickled weights are not read)" if any(path.glob("*.bin")) else ""
+        yield f"{folder} has no model.safetensors{pickled}; save the weights as such"
+
+
+def unheard_dropout(draft: Draft) -> Iterator[Finding]:
+    """Find dropout on attention asked of a generator that has none, at its first value.
+
+    Yields:
+        At most one finding.
+    """
+    keys = ("regularisation.attention_dropout", "model.generator")
+    for dropout, generator in draft.combinations(*keys):
+        kind = model_type(generator.value)
+        if dropout.value is not None and kind in _WITHOUT_ATTENTION_DROPOUT:
+            what = f"generator {generator.value} is a {kind}, which has none; leave it out"
+            yield Finding(dropout.path, what)
+            return
+
+
+def model_type(model: object) -> str | None:
+    """Return the `model_type` of a local model folder, None where it is not known."""
+    is_local = isinstance(model, str) and Path(model).is_absolute()
+    config = model_config(str(model)) if is_local else None
+    return None if config is None else str(config.get("model_type"))
+
+
+def model_config(folder: str) -> dict[str, object] | None:
+    """Return the `config.json` of a local model folder, None where it cannot be read."""
+    try:
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return config if isinstance(config, dict) else None
