@@ -4,6 +4,7 @@ In: a spec, its open record and its open indexes. Out: the record, filled by `pr
 Importing this imports Ray, so `cluster.prepare` comes first.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -19,7 +20,7 @@ from ragsearch.search.record import SearchRecord, Status
 from ragsearch.search.scheduler import make_scheduler
 from ragsearch.search.space import TRIAL_KEY, make_searcher
 from ragsearch.search.trainable import PoolAddress, TrialJob, run_trial, varied
-from ragsearch.spec import Spec
+from ragsearch.spec import Spec, wall_s
 from ragsearch.tracking import SearchRun, TrialRuns
 
 
@@ -29,8 +30,8 @@ def run_trials(spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex
     Returns:
         Whether the user interrupted it.
     """
-    resources = spec.file.resources
-    end = EndOfSearch(spec.wall_s)
+    resources, wall = spec.file.resources, spec.file.budget.wall
+    end = EndOfSearch(None if wall is None else wall_s(wall))
     with ExitStack() as stack:
         joined = stack.enter_context(cluster(resources.cluster))
         joined.check_fits(resources.per_trial.cpu, resources.per_trial.gpu)
@@ -82,7 +83,7 @@ def _tracked(spec: Spec, record: SearchRecord, end: EndOfSearch) -> Iterator[Tri
     record.tracking_uri = run.uri
     record.save()
     run.log_text(spec.text, "space.yaml")
-    run.log_text(spec.dump(), "resolved.json")
+    run.log_text(json.dumps(spec.resolved(), indent=2), "resolved.json")
 
     def resolve(config: Mapping[str, object]) -> dict[str, object]:
         return flatten(spec.trial_with(varied(config)).model_dump(mode="json"))

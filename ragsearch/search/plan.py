@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ragsearch.data.check import Inputs
-from ragsearch.errors import BadInputError, Mistake
+from ragsearch.errors import BadInputError
 from ragsearch.spec import Choice, Ordinal, Spec, TrialSection
 
 _REPLICA_BYTES = 120 << 20  # a Ray worker with faiss and pyarrow, index pages not counted
@@ -124,10 +124,9 @@ def _concurrent(spec: Spec) -> int | None:
     have = {"cpu": len(os.sched_getaffinity(0)), "gpu": _n_gpus()}
     want = {"cpu": resources.per_trial.cpu, "gpu": resources.per_trial.gpu}
     mistakes = [
-        Mistake(
-            str(spec.source),
+        spec.mistake(
             f"resources.per_trial.{kind}",
-            f"a trial asks for {want[kind]:g} and this machine has {have[kind]:g}; ask for less "
+            f"a trial asks for {want[kind]:g} and this machine has {have[kind]}; ask for less "
             "or join a larger cluster with resources.cluster",
         )
         for kind in want

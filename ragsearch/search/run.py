@@ -4,6 +4,7 @@ The driver does what trials must not do each for themselves: it builds the index
 pools, opens MLflow. Trials are told names only.
 """
 
+import json
 import logging
 import time
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def _open_record(spec: Spec, indexes: dict[str, PassageIndex], output: Path) -> 
     now = datetime.now().astimezone()
     folder = _new_folder(output.resolve(), f"{spec.file.name}-{now:%Y%m%d-%H%M%S}")
     (folder / "space.yaml").write_text(spec.text)
-    (folder / "resolved.json").write_text(spec.dump())
+    (folder / "resolved.json").write_text(json.dumps(spec.resolved(), indent=2) + "\n")
     objective = spec.file.objectives[0]
     record = SearchRecord(
         folder=folder,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import optuna
 from ray.tune.search.optuna import OptunaSearch
 
-from ragsearch.spec import Choice, Domain, Int, Log, ObjectiveSection, Ordinal, Spec, Uniform
+from ragsearch.spec import Choice, Domain, Int, Log, Ordinal, Spec, Uniform
 
 TRIAL_KEY = "trial"
 """Where a Tune config carries the number of its trial."""
@@ -29,7 +29,7 @@ def make_searcher(spec: Spec, storage: str, study_name: str) -> OptunaSearch:
     Returns:
         A searcher for Ray Tune.
     """
-    objective: ObjectiveSection = spec.file.objectives[0]
+    objective = spec.file.objectives[0]
     enqueued = {
         path: _encode(domain, value)
         for path, domain in spec.domains.items()

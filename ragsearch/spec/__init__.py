@@ -22,6 +22,8 @@ from ragsearch.spec.schema import (
     METRICS,
     ChunkSection,
     IndexSection,
+    ObjectiveSection,
+    OptimSection,
     SpaceFile,
     TrialSection,
 )
@@ -34,6 +36,8 @@ __all__ = [
     "IndexSection",
     "Int",
     "Log",
+    "ObjectiveSection",
+    "OptimSection",
     "Ordinal",
     "SpaceFile",
     "Spec",
