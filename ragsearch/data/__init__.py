@@ -7,10 +7,20 @@ The modules, in the order the data travels:
 - `questions`: questions with answers
 - `passages`: the texts of a corpus
 - `chunks`: how a long text becomes passages
+- `check`: all files of a search, read before it starts
 """
 
+from ragsearch.data.check import Inputs, check_inputs
 from ragsearch.data.chunks import chunk_words
 from ragsearch.data.passages import CorpusRow, iter_corpus
 from ragsearch.data.questions import Question, read_questions
 
-__all__ = ["CorpusRow", "Question", "chunk_words", "iter_corpus", "read_questions"]
+__all__ = [
+    "CorpusRow",
+    "Inputs",
+    "Question",
+    "check_inputs",
+    "chunk_words",
+    "iter_corpus",
+    "read_questions",
+]

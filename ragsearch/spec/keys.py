@@ -35,7 +35,7 @@ def leaves(root: type[Section], above: str = "") -> Iterator[str]:
     Yields:
         Paths in the order of the schema.
     """
-    for name, field in root.model_fields.items():
+    for name in root.model_fields:
         section = section_at(root, (name,))
         if section is None:
             yield above + name
