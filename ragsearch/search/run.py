@@ -7,13 +7,16 @@ pools, opens MLflow. Trials are told names only.
 import json
 import logging
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from ragsearch.data.check import check_inputs
 from ragsearch.errors import EveryTrialFailedError, RagsearchError, SearchInterruptedError
-from ragsearch.index.build import build_index, index_fingerprint
+from ragsearch.index.build import build_index
+from ragsearch.index.fingerprint import index_fingerprint
 from ragsearch.index.open import PassageIndex
 from ragsearch.search.cluster import prepare
 from ragsearch.search.plan import make_plan, used_indexes
@@ -40,12 +43,19 @@ class SearchResult:
         return self.record.folder
 
 
-def run_search(spec: Spec, *, output: Path = Path("runs")) -> SearchResult:
+Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+"""Opens a progress bar with a title; what it gives takes passages done and passages in all."""
+
+
+def run_search(
+    spec: Spec, *, output: Path = Path("runs"), progress: Progress | None = None
+) -> SearchResult:
     """Run every trial of a space file and give the record of what came of them.
 
     Args:
         spec: A loaded space file.
         output: Folder for searches and indexes.
+        progress: Shows how far an index is built.
 
     Returns:
         The finished search, its record also on disk.
@@ -62,7 +72,7 @@ def run_search(spec: Spec, *, output: Path = Path("runs")) -> SearchResult:
 
     for line in make_plan(spec, check_inputs(spec)).lines():
         log.info("%s", line)
-    indexes = build_indexes(spec, output)
+    indexes = build_indexes(spec, output, progress)
     record = _open_record(spec, indexes, output)
     started = time.monotonic()
     try:
@@ -86,14 +96,17 @@ def index_folder(output: Path, fingerprint: str) -> Path:
     return output.resolve() / "indexes" / fingerprint[:16]
 
 
-def build_indexes(spec: Spec, output: Path) -> dict[str, PassageIndex]:
+def build_indexes(
+    spec: Spec, output: Path, progress: Progress | None = None
+) -> dict[str, PassageIndex]:
     """Build the indexes that are not there yet, and open all that trials can ask for."""
     opened = {}
     for name in used_indexes(spec):
         settings = spec.file.indexes[name]
         folder = index_folder(output, index_fingerprint(settings))
         folder.parent.mkdir(parents=True, exist_ok=True)
-        opened[name] = build_index(settings, folder)
+        with nullcontext() if progress is None else progress(f"index {name}") as report:
+            opened[name] = build_index(settings, folder, report=report)
         manifest = opened[name].manifest
         log.info(
             "index %s: %d passages of %d dimensions, fingerprint %s",

@@ -31,7 +31,10 @@ def space_content(tiny: Tiny, **sections: dict) -> dict:
         "data": {"train": str(tiny.train), "val": str(tiny.val)},
         "indexes": {"tiny": {"corpus": str(tiny.corpus), "encoder": str(tiny.context_encoder)}},
         "trial": {
-            "model": {"question_encoder": str(tiny.question_encoder), "generator": str(tiny.t5)},
+            "model": {
+                "question_encoder": str(tiny.question_encoder),
+                "generator": str(tiny.t5),
+            },
             "retrieval": {"n_docs": 2},
             "optim": {"learning_rate": 0.01},
             "train": {"max_epochs": 4},

@@ -1,0 +1,61 @@
+import pytest
+
+from ragsearch.data.check import check_inputs
+from ragsearch.errors import BadInputError
+from ragsearch.search.plan import make_plan
+
+
+def _plan(spec):
+    return make_plan(spec, check_inputs(spec))
+
+
+def test_the_plan_counts_trials_questions_and_passages(space_of):
+    plan = _plan(space_of())
+
+    assert (plan.trials, plan.n_train, plan.n_val) == (3, 24, 8)
+    assert plan.indexes[0].n_passages == 40
+    assert plan.varied == ("optim.learning_rate",)
+
+
+def test_rungs_grow_by_eta_and_end_before_the_last_epoch(space_of):
+    asha = {"scheduler": {"min": 1, "eta": 2}}
+
+    assert _plan(space_of(search=asha)).rungs == (1, 2)
+    assert _plan(space_of(search={"scheduler": {"name": "none"}})).rungs == ()
+
+
+@pytest.mark.parametrize(
+    ("faiss", "n_bytes"),
+    [
+        ("Flat", 40 * 32 * 4),
+        ("SQfp16", 40 * 32 * 2),
+        ("HNSW16", 40 * (32 * 4 + 16 * 2 * 4)),
+        ("IVF4,PQ8", 40 * (8 + 8)),
+    ],
+)
+def test_index_bytes_follow_from_the_factory_string(space_of, tiny, faiss, n_bytes):
+    index = {"corpus": str(tiny.corpus), "encoder": str(tiny.context_encoder), "faiss": faiss}
+
+    assert _plan(space_of(indexes={"tiny": index})).indexes[0].index_bytes == n_bytes
+
+
+def test_replicas_share_the_index_but_not_their_process(space_of):
+    one, two = (_plan(space_of(pool={"replicas": n})).memory_bytes for n in (1, 2))
+
+    assert 0 < two - one < 200 << 20
+
+
+def test_a_trial_larger_than_this_machine_is_refused_with_its_line(space_of):
+    spec = space_of(resources={"per_trial": {"cpu": 4096, "gpu": 1}})
+
+    with pytest.raises(BadInputError, match=r"space\.yaml:\d+: resources\.per_trial\.cpu") as e:
+        _plan(spec)
+    assert "resources.per_trial.gpu: a trial asks for 1 and this machine has 0" in str(e.value)
+
+
+def test_the_plan_speaks_to_people(space_of):
+    lines = "\n".join(_plan(space_of(search={"scheduler": {"min": 1, "eta": 2}})).lines())
+
+    assert "3 (trial 0 is the baseline)" in lines
+    assert "compared after epoch 1, 2" in lines
+    assert "tiny: 40 passages, 5.12 kB shared by 1 replica" in lines
