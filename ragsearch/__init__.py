@@ -1,0 +1,65 @@
+"""Hyperparameter search for retrieval-augmented generation, over one shared index.
+
+The map: the packages in the order the data travels, each with its modules in that order.
+
+    errors      what may go wrong on purpose, and the exit codes
+    quickstart  shipped data and models; files only
+
+    spec        a space file becomes a frozen Spec, every mistake with its line
+                  document draft paths schema domains durations keys messages models rules load
+    data        questions and corpora from files, checked row by row
+                  rows ids questions passages chunks check
+    index       a corpus becomes passages, vectors and FAISS, named by a fingerprint
+                  weights pooling encoder store vectors fingerprint manifest place build
+                  hits open hf
+    retrieval   the seam `Retriever`, and the pool of replicas behind it
+                  retriever replica actors client lease pool
+    training    one trial: question to hits to contexts to marginal loss, fit and scored
+                  model contexts pipeline loss decode metrics evaluation module fit
+    tracking    MLflow: a run a search, a run a trial
+                  search_run trials child
+    search      many trials: planned, proposed, stopped, recorded
+                  plan run launch cluster space scheduler trainable progress record
+    results     what one does with a search: look, export, evaluate, ask
+                  leaderboard bundle export card answering evaluate ask
+    cli         the commands: parse, call one function, print
+                  app options space starter index pool results printing
+    __main__    `python -m ragsearch`
+
+Imports only go up this list: `spec` knows nothing of `search`. What the functions below need is
+imported when they are first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ragsearch.index.open import open_index
+    from ragsearch.results.export import export_best
+    from ragsearch.retrieval.pool import join_pool
+    from ragsearch.search.run import run_search
+    from ragsearch.spec import load_spec
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "export_best", "join_pool", "load_spec", "open_index", "run_search"]
+
+_HOME_OF = {
+    "load_spec": "ragsearch.spec",
+    "open_index": "ragsearch.index.open",
+    "join_pool": "ragsearch.retrieval.pool",
+    "run_search": "ragsearch.search.run",
+    "export_best": "ragsearch.results.export",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public function when it is first asked for: the front door stays light."""
+    if name not in _HOME_OF:
+        msg = f"module 'ragsearch' has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
