@@ -85,16 +85,17 @@ def _tracked(spec: Spec, record: SearchRecord, end: EndOfSearch) -> Iterator[Tri
     run.log_text(spec.text, "space.yaml")
     run.log_text(json.dumps(spec.resolved(), indent=2), "resolved.json")
 
-    def resolve(config: Mapping[str, object]) -> dict[str, object]:
-        return flatten(spec.trial_with(varied(config)).model_dump(mode="json"))
-
     status = Status.FAILED
     try:
-        yield run.trial_runs(resolve, end.stop_all)
+        yield run.trial_runs(partial(_resolve, spec), end.stop_all)
         status = Status.INTERRUPTED if end.interrupted else Status.FINISHED
         run.log_metrics(_best_metrics(record))
     finally:
         run.close(status.value)
+
+
+def _resolve(spec: Spec, config: Mapping[str, object]) -> dict[str, object]:
+    return flatten(spec.trial_with(varied(config)).model_dump(mode="json"))
 
 
 def _best_metrics(record: SearchRecord) -> dict[str, float]:

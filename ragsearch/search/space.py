@@ -5,7 +5,8 @@ order. Trial 0 is the baseline: its values are enqueued where they lie in their 
 stand as they are where they do not.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import optuna
 from ray.tune.search.optuna import OptunaSearch
@@ -14,8 +15,6 @@ from ragsearch.spec import Choice, Domain, Int, Log, Ordinal, Spec, Uniform
 
 TRIAL_KEY = "trial"
 """Where a Tune config carries the number of its trial."""
-
-SpaceFunction = Callable[[optuna.Trial], dict[str, object]]
 
 
 def make_searcher(spec: Spec, storage: str, study_name: str) -> OptunaSearch:
@@ -29,14 +28,16 @@ def make_searcher(spec: Spec, storage: str, study_name: str) -> OptunaSearch:
     Returns:
         A searcher for Ray Tune.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     objective = spec.file.objectives[0]
+    baseline = {path: baseline_value(spec, path) for path in spec.domains}
     enqueued = {
-        path: _encode(domain, value)
+        path: _encode(domain, baseline[path])
         for path, domain in spec.domains.items()
-        if domain.contains(value := baseline_value(spec, path))
+        if domain.contains(baseline[path])
     }
     return OptunaSearch(
-        space=_space_function(spec),
+        space=_Proposal(dict(spec.domains), baseline),
         metric=objective.metric,
         mode=objective.goal,
         points_to_evaluate=[enqueued],
@@ -65,20 +66,21 @@ def _sampler(spec: Spec) -> optuna.samplers.BaseSampler:
     )
 
 
-def _space_function(spec: Spec) -> SpaceFunction:
-    domains: Mapping[str, Domain] = spec.domains
-    baseline = {path: baseline_value(spec, path) for path in domains}
+@dataclass(frozen=True)
+class _Proposal:
+    """The space as Optuna's define-by-run function; a class, since Tune pickles it."""
 
-    def propose(trial: optuna.Trial) -> dict[str, object]:
+    domains: Mapping[str, Domain]
+    baseline: Mapping[str, object]
+
+    def __call__(self, trial: optuna.Trial) -> dict[str, object]:
         config: dict[str, object] = {TRIAL_KEY: trial.number}
-        for path, domain in domains.items():
-            if trial.number == 0 and not domain.contains(baseline[path]):
-                config[path] = baseline[path]
+        for path, domain in self.domains.items():
+            if trial.number == 0 and not domain.contains(self.baseline[path]):
+                config[path] = self.baseline[path]
             else:
                 config[path] = _suggest(trial, path, domain)
         return config
-
-    return propose
 
 
 def _suggest(trial: optuna.Trial, path: str, domain: Domain) -> object:
