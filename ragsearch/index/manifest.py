@@ -1,0 +1,154 @@
+"""What an index folder says of itself: `manifest.json`, written last and read first.
+
+Light: reading it loads no FAISS, Arrow or torch, so `ragsearch index info` is quick.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from ragsearch.errors import BadInputError, Mistake
+from ragsearch.index.fingerprint import FORMAT
+from ragsearch.index.weights import Pooling, sha256_file
+
+MANIFEST_FILE = "manifest.json"
+FAISS_FILE = "index.faiss"
+PASSAGES_FILE = "passages.arrow"
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """What a file must be."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """One search whose result is known: whoever opens the index repeats it."""
+
+    query: tuple[float, ...]
+    """The vector of one passage."""
+    score: float
+    """The best inner product with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexManifest:
+    """Counts, settings and checksums of an index."""
+
+    format: int
+    """Version of the folder's layout."""
+    fingerprint: str
+    """Hash over contents and settings: which index this is."""
+    n_passages: int
+    n_texts: int
+    """Texts of the corpus; fewer than passages where texts were cut."""
+    dimension: int
+    encoder: str
+    """Folder or hub id of the context encoder, as it was given."""
+    encoder_fingerprint: str
+    """Hash over the encoder's files."""
+    pooling: Pooling
+    normalise: bool
+    max_length: int
+    """Tokens of a passage the encoder read."""
+    chunk_words: int | None
+    """Words a passage; None where each text is one passage."""
+    chunk_overlap: int
+    faiss: str
+    """FAISS factory string."""
+    files: Mapping[str, FileCheck]
+    """Size and checksum of the other files, by name."""
+    canary: Canary
+    created: str
+    """When it was built, ISO 8601."""
+    versions: Mapping[str, str]
+    """Libraries it was built with."""
+
+    def write(self, folder: Path) -> None:
+        """Write `manifest.json`; once it is there, the index is complete."""
+        text = json.dumps(dataclasses.asdict(self), indent=2)
+        (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> IndexManifest:
+    """Return what an index folder says of itself; checks no other file.
+
+    Raises:
+        BadInputError: If the folder is no index, or its manifest is damaged or too new.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = f"is no index (no {MANIFEST_FILE}); build one with `ragsearch index build`"
+        raise BadInputError.single(folder, what) from error
+    except (OSError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+    _check_format(path, found)
+    try:
+        return TypeAdapter(IndexManifest).validate_python(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise _damaged(path, f"{where}: {first['msg']}") from error
+
+
+def check_files(folder: Path, manifest: IndexManifest, *, contents: bool) -> None:
+    """Compare an index's files with its manifest.
+
+    Args:
+        folder: Where they lie.
+        manifest: What they must be.
+        contents: Compare checksums too, which reads every byte.
+
+    Raises:
+        BadInputError: With every file that is missing or altered.
+    """
+    mistakes: list[Mistake] = []
+    for name, expected in manifest.files.items():
+        what = _difference(folder / name, expected, contents=contents)
+        if what:
+            again = "the index is damaged, run `ragsearch index build` again"
+            mistakes.append(Mistake(str(folder / name), "", f"{what}; {again}"))
+    if mistakes:
+        raise BadInputError(mistakes)
+
+
+def file_check(path: Path) -> FileCheck:
+    """Return what a file is."""
+    return FileCheck(sha256_file(path), path.stat().st_size)
+
+
+def _difference(path: Path, expected: FileCheck, *, contents: bool) -> str:
+    if not path.is_file():
+        return "is missing"
+    n_bytes = path.stat().st_size
+    if n_bytes != expected.bytes:
+        return f"has {n_bytes} bytes instead of {expected.bytes}"
+    if contents and sha256_file(path) != expected.sha256:
+        return "was altered (its SHA-256 differs from the manifest's)"
+    return ""
+
+
+def _check_format(path: Path, found: object) -> None:
+    version = found.get("format") if isinstance(found, dict) else None
+    if not isinstance(version, int):
+        raise _damaged(path, "no format version")
+    if version > FORMAT:
+        what = (
+            f"is of format {version}, newer than this ragsearch reads ({FORMAT}); update "
+            "ragsearch, or build the index anew in another folder"
+        )
+        raise BadInputError.single(path, what)
+
+
+def _damaged(path: Path, reason: str) -> BadInputError:
+    what = f"is damaged ({reason}); remove {path.parent} and run `ragsearch index build` again"
+    return BadInputError.single(path, what)
