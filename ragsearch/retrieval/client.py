@@ -19,7 +19,7 @@ from ray.actor import ActorHandle
 
 from ragsearch.errors import BadInputError, PoolUnavailableError
 from ragsearch.index.hits import Hits
-from ragsearch.index.open import open_index
+from ragsearch.index.manifest import PASSAGES_FILE, read_manifest
 from ragsearch.index.store import Passage, PassageStore
 from ragsearch.retrieval.actors import (
     UNREACHABLE,
@@ -119,11 +119,13 @@ class PoolClient:
     @cached_property
     def _store(self) -> PassageStore | None:
         """The passages as this node has them, if it has the same index."""
+        folder = Path(self._description["folder"])
         try:
-            index = open_index(Path(self._description["folder"]), verify=False)
+            if read_manifest(folder).fingerprint != self._fingerprint:
+                return None
+            return PassageStore.open(folder / PASSAGES_FILE)
         except BadInputError:
             return None
-        return index.store if index.manifest.fingerprint == self._fingerprint else None
 
     def _ask(self, question: "Question[Answer]") -> Answer:
         """Return the first answer within the deadline, asking one replica after another."""
@@ -169,7 +171,7 @@ class PoolClient:
     def _unavailable(self) -> PoolUnavailableError:
         asker = f"{self._who}: " if self._who else ""
         return PoolUnavailableError(
-            f"{asker}pool {self.pool!r}: none of its {len(self._handles)} replicas answered "
+            f"{asker}pool {self.pool!r}: no replica answered "
             f"within {self._timeout_s:g} s; see `ragsearch pool ls`, then start it again with "
             "`ragsearch pool start` or resume the search"
         )

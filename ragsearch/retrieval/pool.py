@@ -240,11 +240,12 @@ def _info(pool: str, handles: Handles, timeout_s: float) -> PoolInfo:
 
 
 def _descriptions(handles: Handles, timeout_s: float) -> list[Description]:
-    deadline = time.monotonic() + timeout_s
+    """Return what those replicas say of themselves that answer in time."""
+    asked = [control(handle, "describe") for handle in handles.values()]
     found = []
-    for handle in handles.values():
+    for answer in ray.wait(asked, num_returns=len(asked), timeout=timeout_s)[0]:
         try:
-            found.append(describe(handle, max(deadline - time.monotonic(), 0.0)))
+            found.append(ray.get(answer))
         except UNREACHABLE:
             continue
     return found
