@@ -1,8 +1,9 @@
 """Build the quickstart models: a DPR pair and a tiny T5, trained on training countries only.
 
 In: `ragsearch/quickstart/data`. Out: `question_encoder/`, `context_encoder/` and `generator/`,
-each with its tokenizer, loadable by stock Transformers. Seeded. About four minutes on one GPU
-for both parts; an hour or two on a CPU, where fewer steps give weaker but usable models.
+each with its tokenizer, loadable by stock Transformers. Seeded. Each part takes about four
+minutes on one GPU (they may run side by side) and some hours on a CPU, where fewer steps still
+give usable models.
 
     python scripts/build_quickstart_models.py --out ragsearch/quickstart/models
 """
@@ -39,7 +40,7 @@ def build_retriever(
     recipe = RetrieverRecipe(
         n_steps=arguments.retriever_steps,
         natural_share=arguments.natural_share,
-        seed=arguments.seed,
+        seed=RetrieverRecipe.seed + arguments.seed,
     )
     recipe = replace(recipe, n_examples=min(recipe.n_examples, 128 * recipe.n_steps))
     question_tokenizer = train_wordpiece(lines)
@@ -61,7 +62,7 @@ def build_reader(
         n_layers=arguments.layers,
         learning_rate=arguments.reader_rate,
         wrong_share=arguments.wrong_share,
-        seed=arguments.seed,
+        seed=ReaderRecipe.seed + arguments.seed,
     )
     recipe = replace(recipe, n_examples=min(recipe.n_examples, 128 * recipe.n_steps))
     tokenizer = train_bpe(lines)
@@ -76,7 +77,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=QUICKSTART / "data")
     parser.add_argument("--out", type=Path, default=QUICKSTART / "models")
     parser.add_argument("--part", choices=("all", "retriever", "reader"), default="all")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="added to the recipes' seeds")
     parser.add_argument("--retriever-steps", type=int, default=RetrieverRecipe.n_steps)
     parser.add_argument("--natural-share", type=float, default=RetrieverRecipe.natural_share)
     parser.add_argument("--reader-steps", type=int, default=ReaderRecipe.n_steps)

@@ -38,11 +38,11 @@ class ReaderRecipe:
     n_layers: int = 2
     d_ff: int = 256
     n_examples: int = 250_000
-    n_steps: int = 4000
+    n_steps: int = 5000
     batch_size: int = 128
     learning_rate: float = 2e-3
-    wrong_share: float = 0.2  # of the inputs carry a passage that does not hold the answer
-    seed: int = 0
+    wrong_share: float = 0.1  # of the inputs carry a passage that does not hold the answer
+    seed: int = 1  # the better of 0 and 1 on val
 
 
 def new_reader(recipe: ReaderRecipe, n_vocabulary: int) -> T5ForConditionalGeneration:

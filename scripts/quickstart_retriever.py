@@ -37,7 +37,7 @@ class RetrieverRecipe:
     hidden_size: int = 128
     n_layers: int = 2
     n_examples: int = 100_000
-    n_steps: int = 2500
+    n_steps: int = 2000
     batch_size: int = 128
     learning_rate: float = 1e-3
     natural_share: float = 0.0  # of the queries; the rest are "label country" keywords
