@@ -57,6 +57,8 @@ class Places:
 
     def _option(self, path: KeyPath) -> KeyPath | None:
         given = [option for option in self.options if path[: len(option)] == option]
+        if not given and path not in self.lines:  # a section that only the option made
+            given = [option for option in self.options if option[: len(path)] == path]
         return max(given, key=len, default=None)
 
     def _line(self, finding: Finding) -> int:
@@ -165,7 +167,11 @@ class _Walk:
             return self._mapping(loader, node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(loader, item, (*path, i)) for i, item in enumerate(node.value)]
-        return loader.construct_object(node)
+        try:
+            return loader.construct_object(node)
+        except (ValueError, KeyError) as error:  # `!!int x`, or an integer of 5,000 digits
+            what = f"{node.value[:60]!r} is not what its tag says"
+            raise yaml.MarkedYAMLError(problem=what, problem_mark=node.start_mark) from error
 
     def _mapping(
         self, loader: "_Loader", node: yaml.MappingNode, path: KeyPath
@@ -272,3 +278,13 @@ class _Dumper(yaml.SafeDumper):
     @override
     def ignore_aliases(self, data: object) -> bool:
         return True
+
+
+def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # only between double quotes does PyYAML escape the line breaks that are not \n
+    has_odd_break = re.search("[\x85\u2028\u2029\ufeff]", text)
+    style = '"' if has_odd_break else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _write_text)

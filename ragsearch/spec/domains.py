@@ -94,12 +94,14 @@ class Uniform:
 
     def contains(self, value: object) -> bool:
         """Return whether the value is a number between the ends, and on the grid if any."""
-        if not (_is_number(value) and self.low <= value <= self.high):
+        if not _is_number(value):
             return False
         if self.step is None:
-            return True
+            return self.low <= value <= self.high
         n_steps = (value - self.low) / self.step
-        return math.isclose(n_steps, round(n_steps), rel_tol=1e-9, abs_tol=1e-9)
+        nearest = round(n_steps)
+        is_near = math.isclose(n_steps, nearest, rel_tol=1e-9, abs_tol=1e-9)
+        return is_near and 0 <= nearest <= round(self._n_steps)
 
     def to_plain(self) -> dict[str, object]:
         """Return the domain as `space` writes it."""
@@ -134,8 +136,9 @@ class Int:
 
     def probes(self) -> tuple[int, ...]:
         """Return values that stand for all: every one if they are few, else the ends."""
-        values = self.values()
-        return tuple(values) if len(values) <= MAX_PROBES else (self.low, self.high)
+        # not len(): it fails beyond 2**63
+        is_small = (self.high - self.low) // self.step < MAX_PROBES
+        return tuple(self.values()) if is_small else (self.low, self.high)
 
     def contains(self, value: object) -> bool:
         """Return whether the value is one of the whole numbers."""

@@ -44,12 +44,23 @@ def leaves(root: type[Section], above: str = "") -> Iterator[str]:
 
 
 def suggestion(key: str, known: Iterable[str]) -> str:
-    """Return what to do about an unknown key: the nearest known one, else all of them."""
+    """Return what to do about an unknown key: the nearest known one, else those around it."""
     names = list(known)
-    last = key.rpartition(".")[2]
-    close = [name for name in names if name.rpartition(".")[2] == last and name != key]
-    close += get_close_matches(key, names, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"known are {', '.join(names)}"
+    above, _, last = key.rpartition(".")
+    around = {_last(name): name for name in names if name.rpartition(".")[0] == above}
+    near = [around[name] for name in get_close_matches(last, around, n=1)]
+    near += [name for name in names if last in {_last(name), _initials(name)}]
+    near += get_close_matches(key, names, n=1, cutoff=0.8)
+    known_here = ", ".join(around.values() or names)
+    return f"did you mean '{near[0]}'?" if near else f"known are {known_here}"
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _initials(name: str) -> str:
+    return "".join(word[:1] for word in _last(name).split("_"))
 
 
 def _inside(annotation: object, part: str | int) -> object:

@@ -56,7 +56,7 @@ def _unusable_values(draft: Draft) -> Iterator[Finding]:
     Yields:
         At most one finding a domain.
     """
-    for path in draft.domains:
+    for path in draft.domains.keys() & set(leaves(TrialSection)):
         for _, value in draft.varied(path):
             why = _why_refused(draft, path, value)
             if why:

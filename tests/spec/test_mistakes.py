@@ -1,0 +1,418 @@
+# The table below reads better with its long messages split in place:
+# ruff: noqa: ISC004
+from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ragsearch.errors import BadInputError
+from ragsearch.spec import load_spec
+from ragsearch.spec.document import read_document, write_document
+from tests.spec.spaces import VALID, write_space
+
+# what stands in the valid file, what to put there, and the one mistake: line, key, what.
+# `{dir}` in an expected message is the folder of the file.
+MUTATIONS = {
+    "unknown top key": ("seed: 3", "sed: 3", 3, "sed: unknown key; did you mean 'seed'?"),
+    "unknown key without a near one": (
+        "{scheduler: {min: 1, eta: 3}}", "{qqqq: 1}", 30,
+        "search.qqqq: unknown key; known are algorithm, startup_trials, scheduler",
+    ),
+    "unknown key in a named index": (
+        "    corpus: kb.jsonl\n    encoder", "    corpus: kb.jsonl\n    encodr: x\n    encoder",
+        10, "indexes.one.encodr: unknown key; did you mean 'encoder'?",
+    ),
+    "missing key": (
+        "  val: val.jsonl\n", "", 4,
+        "data.val: is missing; it gives: Questions every trial is compared on",
+    ),
+    "missing section": (
+        "budget: {trials: 4, wall: 8h}\n", "", 1,
+        "budget: is missing; it gives: When a search ends: whichever limit comes first",
+    ),
+    "missing model": (
+        "    generator: models/bart\n", "", 16,
+        "trial.model.generator: is missing; it gives: Sequence-to-sequence generator:"
+        " a folder or a hub id",
+    ),
+    "other version": ("version: 1", "version: 2", 1, "version: must be one of 1, not 2"),
+    "bad name": (
+        "name: kb", "name: my kb", 2,
+        "name: must be up to 64 letters, digits and `_ . -`, a letter or digit first,"
+        " not 'my kb'",
+    ),
+    "number where text belongs": ("name: kb", "name: 7", 2, "name: must be text, not 7"),
+    "text where a number belongs": (
+        "seed: 3", "seed: 'three'", 3, "seed: must be a whole number, not 'three'",
+    ),
+    "quoted number": ("seed: 3", "seed: '3'", 3, "seed: must be a whole number, not '3'"),
+    "boolean where a number belongs": (
+        "seed: 3", "seed: true", 3, "seed: must be a whole number, not true",
+    ),
+    "yes is text": (
+        "    encoder: models/encoder\n  two", "    encoder: models/encoder\n"
+        "    normalise: yes\n  two", 11,
+        "indexes.one.normalise: must be true or false, not 'yes'",
+    ),
+    "null where a number belongs": (
+        "seed: 3", "seed:", 3, "seed: must be a whole number, not null",
+    ),
+    "fraction where a count belongs": (
+        "n_docs: 2", "n_docs: 2.5", 19,
+        "trial.retrieval.n_docs: must be a whole number, not 2.5",
+    ),
+    "not a number": (
+        "learning_rate: 1e-4", "learning_rate: .nan", 21,
+        "trial.optim.learning_rate: must be a finite number, not nan",
+    ),
+    "text for a rate": (
+        "learning_rate: 1e-4", "learning_rate: fast", 21,
+        "trial.optim.learning_rate: must be a number, not 'fast'",
+    ),
+    "rate of zero": (
+        "learning_rate: 1e-4", "learning_rate: 0", 21,
+        "trial.optim.learning_rate: must be above 0.0, not 0",
+    ),
+    "budget of zero": (
+        "{trials: 4,", "{trials: 0,", 31, "budget.trials: must be at least 1, not 0",
+    ),
+    "dropout of one": (
+        "{dropout: 0.1}", "{dropout: 1.0}", 23,
+        "trial.regularisation.dropout: must be below 1.0, not 1.0",
+    ),
+    "too many gpus": (
+        "budget:", "resources: {per_trial: {gpu: 2}}\nbudget:", 31,
+        "resources.per_trial.gpu: must be at most 1.0, not 2",
+    ),
+    "wrong literal": (
+        "search: {", "search: {algorithm: tpee, ", 30,
+        "search.algorithm: must be one of tpe, random, not 'tpee'; did you mean 'tpe'?",
+    ),
+    "scalar for a section": (
+        "budget: {trials: 4, wall: 8h}", "budget: 4", 31,
+        "budget: must be a section with keys of its own, not 4",
+    ),
+    "list for a scalar": (
+        "seed: 3", "seed: [3]", 3, "seed: must be a whole number, not a list",
+    ),
+    "indexes as a list": (
+        VALID[VALID.index("indexes:") : VALID.index("trial:")], "indexes: [one]\n", 7,
+        "indexes: must be a mapping of names, not a list",
+    ),
+    "space as a list": (
+        VALID[VALID.index("space:") : VALID.index("search:")], "space: [one]\n", 25,
+        "space: must be a mapping of names, not a list",
+    ),
+    "objectives as a word": (
+        "budget:", "objectives: em\nbudget:", 31, "objectives: must be a list, not 'em'",
+    ),
+    "index name with a dot": (
+        "  two:\n", "  two:\n    corpus: kb.jsonl\n    encoder: models/encoder\n  t.x:\n", 14,
+        "indexes.t.x: a name has up to 64 letters, digits, _ and -, nothing else",
+    ),
+    "overlap as long as the words": (
+        "overlap: 1", "overlap: 3", 13,
+        "indexes.two.chunk: overlap 3 must be smaller than words 3; lower it",
+    ),
+    "wall without a unit": (
+        "wall: 8h", "wall: '8'", 31,
+        "budget.wall: must be a duration such as 90s, 30m or 8h, not '8'",
+    ),
+    "wall of nothing": (
+        "wall: 8h", "wall: 0h", 31, "budget.wall: must be longer than nothing, not '0h'",
+    ),
+    "two objectives": (
+        "budget:", "objectives: [{metric: val/em}, {metric: val/f1}]\nbudget:", 31,
+        "objectives: must hold exactly one objective, not 2",
+    ),
+    "metric no one reports": (
+        "budget:", "objectives:\n  - {metric: val/emm}\nbudget:", 32,
+        "objectives.0.metric: must be one of val/em, val/f1, val/nll, val/recall_at_1,"
+        " val/recall_at_5, val/recall_at_10, not 'val/emm'; did you mean 'val/em'?",
+    ),
+    "cluster that is no address": (
+        "budget:", "resources: {cluster: there}\nbudget:", 31,
+        "resources.cluster: must be local, auto, host:port or ray://host:port, not 'there'",
+    ),
+    "tracking that is no uri": (
+        "budget:", "tracking: {uri: mlruns}\nbudget:", 31,
+        "tracking.uri: must be a URI such as sqlite:///mlflow.db or http://host:5000,"
+        " not 'mlruns'",
+    ),
+    "blank path": ("train: train.jsonl", "train: ' '", 5, "data.train: is empty; give a value"),
+    "key given twice": (
+        "seed: 3\n", "seed: 3\nseed: 4\n", 4, "seed: given twice, first in line 3; keep one",
+    ),
+    "missing data file": (
+        "train: train.jsonl", "train: trian.jsonl", 5,
+        "data.train: no such file: {dir}/trian.jsonl",
+    ),
+    "folder for a data file": (
+        "train: train.jsonl", "train: models", 5,
+        "data.train: is a folder; give a file: {dir}/models",
+    ),
+    "missing corpus": (
+        "  one:\n    corpus: kb.jsonl", "  one:\n    corpus: no.jsonl", 9,
+        "indexes.one.corpus: no such file or folder: {dir}/no.jsonl",
+    ),
+    "missing model folder": (
+        "generator: models/bart", "generator: ./nowhere", 18,
+        "trial.model.generator: no such model folder: {dir}/nowhere",
+    ),
+    "misspelt folder beside a folder is no hub id": (
+        "generator: models/bart", "generator: models/brat", 18,
+        "trial.model.generator: no such model folder: {dir}/models/brat",
+    ),
+    "unknown baseline index": (
+        "{index: one,", "{index: onne,", 19,
+        "trial.retrieval.index: no index 'onne'; did you mean 'one'?",
+    ),
+    "no baseline index among several": (
+        "{index: one, n_docs: 2}", "{n_docs: 2}", 19,
+        "trial.retrieval.index: must name one of the indexes: one, two",
+    ),
+    "unknown index in the space": (
+        "{choice: [one, two]}", "{choice: [one, tow]}", 26,
+        "space.retrieval.index: no index 'tow'; did you mean 'two'?",
+    ),
+    "uneven batches": (
+        "effective_batch: 16", "effective_batch: 12", 22,
+        "trial.optim.effective_batch: optim.effective_batch 12 must be a multiple of"
+        " train.batch_size 8, or smaller than it",
+    ),
+    "uneven batches somewhere in the space": (
+        "space:\n", "space:\n  train.batch_size: {choice: [4, 6]}\n", 26,
+        "space.train.batch_size: optim.effective_batch 16 must be a multiple of"
+        " train.batch_size 6, or smaller than it",
+    ),
+    "first rung after the end": (
+        "{min: 1,", "{min: 4,", 30,
+        "search.scheduler.min: 4 epochs must not exceed train.max_epochs, which may be 3",
+    ),
+    "half precision without a gpu": (
+        "batch_size: 8}", "batch_size: 8, precision: 16-mixed}", 24,
+        "trial.train.precision: 16-mixed needs a GPU; set resources.per_trial.gpu, or use"
+        " 32 or bf16-mixed",
+    ),
+    "attention dropout of a t5 in the space": (
+        "space:\n", "space:\n  model.generator: {choice: [models/bart, models/t5]}\n"
+        "  regularisation.attention_dropout: {choice: [null, 0.1]}\n", 27,
+        "space.regularisation.attention_dropout: generator {dir}/models/t5 is a t5, which"
+        " has none; leave it out",
+    ),
+    "space path that is none": (
+        "space:\n", "space:\n  optim.lr: {log: [1e-5, 1e-3]}\n", 26,
+        "space.optim.lr: is no key of trial that can vary; did you mean 'optim.learning_rate'?",
+    ),
+    "space path with trial in front": (
+        "  retrieval.n_docs: {int", "  trial.retrieval.n_docs: {int", 27,
+        "space.trial.retrieval.n_docs: is no key of trial that can vary;"
+        " did you mean 'retrieval.n_docs'?",
+    ),
+    "space path in another section": (
+        "  retrieval.n_docs: {int", "  decode.dropout: {int", 27,
+        "space.decode.dropout: is no key of trial that can vary;"
+        " did you mean 'regularisation.dropout'?",
+    ),
+    "misspelt domain": (
+        "{log: [1e-5, 1e-3]}", "{logg: [1e-5, 1e-3]}", 28,
+        "space.optim.learning_rate.logg: unknown key; did you mean 'log'?",
+    ),
+    "domain upside down": (
+        "{log: [1e-5, 1e-3]}", "{log: [1e-3, 1e-5]}", 28,
+        "space.optim.learning_rate: low 0.001 must be below high 1e-05; a fixed value goes"
+        " in trial",
+    ),
+    "value the trial refuses": (
+        "{uniform: [0.0, 0.2], step: 0.1}", "{uniform: [0, 1.2]}", 29,
+        "space.regularisation.dropout: holds 1.2, but trial.regularisation.dropout must be"
+        " below 1.0, not 1.2",
+    ),
+    "choice the trial refuses": (
+        "space:\n", "space:\n  optim.schedule: {choice: [linear, cosin]}\n", 26,
+        "space.optim.schedule: holds 'cosin', but trial.optim.schedule must be one of"
+        " constant, linear, cosine, polynomial, not 'cosin'; did you mean 'cosine'?",
+    ),
+    "log of a count": (
+        "{int: [1, 3]}", "{log: [1, 3]}", 27,
+        "space.retrieval.n_docs: holds 1.0, but trial.retrieval.n_docs must be a whole"
+        " number, not 1.0",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_one_wrong_line_gives_one_sentence_with_its_place(mutation: str, tmp_path: Path):
+    old, new, line, message = MUTATIONS[mutation]
+    assert VALID.count(old) >= 1
+    path = write_space(tmp_path, VALID.replace(old, new, 1))
+
+    with pytest.raises(BadInputError) as caught:
+        load_spec(path)
+
+    assert len(caught.value.mistakes) == 1, str(caught.value)
+    assert str(caught.value).startswith(
+        f"{path}:{line}: " + message.replace("{dir}", str(tmp_path))
+    )
+
+
+def test_the_table_of_mutations_is_long_enough():
+    assert len(MUTATIONS) >= 40
+
+
+def test_every_mistake_is_told_at_once_in_the_order_of_lines(tmp_path: Path):
+    text = VALID.replace("seed: 3", "sed: 3").replace("trials: 4", "trials: 0")
+    text = text.replace("{int: [1, 3]}", "{int: [3, 1]}").replace("n_docs: 2", "n_docs: 0")
+    path = write_space(tmp_path, text)
+
+    with pytest.raises(BadInputError) as caught:
+        load_spec(path)
+
+    keys = [mistake.key for mistake in caught.value.mistakes]
+    assert keys == ["sed", "trial.retrieval.n_docs", "space.retrieval.n_docs", "budget.trials"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "space.yaml: holds no mapping of keys; start with `version: 1`"),
+        (b"- a\n- b\n", "space.yaml: holds no mapping of keys"),
+        (b"a: 1\nb: [1\n", "space.yaml:3: is not YAML: while parsing a flow sequence"),
+        (b"a: 1\n\tb: 2\n", "space.yaml:2: is not YAML:"),
+        (b"a: \xff\n", r"space.yaml: is not UTF-8 \(byte 0xff\); save the file as UTF-8"),
+        (b"a: \x07\n", "space.yaml: is not YAML: unacceptable character"),
+        (b"a: &x [*x]\n", "space.yaml: is not YAML: (nested too deeply|holds more than)"),
+        (b"a: *x\n", "space.yaml:1: is not YAML: found undefined alias"),
+        (b"? [a]\n: 1\n", "space.yaml:1: is not YAML: a key must be text"),
+        (b"<<: 3\n", "space.yaml:1: is not YAML: '<<' wants a mapping"),
+        (b"a: !!python/name:os.system x\n", "space.yaml:1: is not YAML: could not determine"),
+        (b"[" * 1000, "space.yaml: is not YAML: nested too deeply"),
+        (b"a: 1\n---\nb: 2\n", "space.yaml:2: is not YAML: expected a single document"),
+        (b"a: !!int x\n", "space.yaml:1: is not YAML: 'x' is not what its tag says"),
+        (b"a: !!bool x\n", "space.yaml:1: is not YAML: 'x' is not what its tag says"),
+        (b"a: " + b"9" * 5000, "space.yaml:1: is not YAML: '9{60}' is not what its tag says"),
+    ],
+)
+def test_a_file_that_is_no_yaml_mapping_is_told_in_one_sentence(
+    tmp_path: Path, content: bytes, message: str
+):
+    path = tmp_path / "space.yaml"
+    path.write_bytes(content)
+
+    with pytest.raises(BadInputError, match=message) as caught:
+        load_spec(path)
+
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_aliases_of_aliases_end_in_a_mistake_and_not_in_memory(tmp_path: Path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    path = tmp_path / "space.yaml"
+    path.write_text("\n".join(lines))
+
+    with pytest.raises(BadInputError, match="holds more than 20000 values once anchors are"):
+        load_spec(path)
+
+
+def test_a_missing_space_file_says_how_to_get_one(tmp_path: Path):
+    with pytest.raises(BadInputError, match=r"no such space file; `ragsearch init` writes one"):
+        load_spec(tmp_path / "space.yaml")
+
+
+def test_a_folder_is_no_space_file(tmp_path: Path):
+    with pytest.raises(BadInputError, match="cannot be read: Is a directory"):
+        load_spec(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("config.json", "has no readable config.json; give a folder `save_pretrained` wrote"),
+        ("tokenizer.json", r"has no tokenizer \(tokenizer.json, vocab.txt, vocab.json, spiece"),
+        ("model.safetensors", "has no model.safetensors; save the weights as such"),
+    ],
+)
+def test_a_model_folder_without_a_part_is_refused(tmp_path: Path, part: str, message: str):
+    path = write_space(tmp_path)
+    (tmp_path / "models" / "bart" / part).unlink()
+
+    with pytest.raises(BadInputError, match=message) as caught:
+        load_spec(path)
+
+    assert str(caught.value).startswith(f"{path}:18: trial.model.generator: ")
+
+
+def test_pickled_weights_are_not_taken_for_weights(tmp_path: Path):
+    path = write_space(tmp_path)
+    (tmp_path / "models/bart/model.safetensors").rename(
+        tmp_path / "models/bart/pytorch_model.bin"
+    )
+
+    with pytest.raises(BadInputError, match=r"no model.safetensors \(pickled weights are not"):
+        load_spec(path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "[" * 100_000])
+def test_a_broken_model_config_is_refused(tmp_path: Path, content: str):
+    path = write_space(tmp_path)
+    (tmp_path / "models" / "bart" / "config.json").write_text(content)
+
+    with pytest.raises(BadInputError, match=r"has no readable config.json"):
+        load_spec(path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_path_no_file_system_takes_is_no_such_file(tmp_path: Path, name: str):
+    text = VALID.replace("train: train.jsonl", f'train: "{name}"'.replace("\0", "\\0"))
+
+    with pytest.raises(BadInputError, match=r":5: data.train: no such file"):
+        load_spec(write_space(tmp_path, text))
+
+
+def paths_in(
+    data: object, above: tuple[str | int, ...] = ()
+) -> Iterator[tuple[str | int, ...]]:
+    inner = data.items() if isinstance(data, dict) else ()
+    for key, value in enumerate(data) if isinstance(data, list) else inner:
+        yield (*above, key)
+        yield from paths_in(value, (*above, key))
+
+
+JUNK = (
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    10**30,
+    float("nan"),
+    "x",
+    "a/b/c",
+    "\0",
+    [],
+    [[]],
+    {},
+    {"x": {}},
+)
+
+
+@pytest.mark.parametrize("path", list(paths_in(yaml.safe_load(VALID))), ids=str)
+def test_junk_at_any_key_is_taken_or_refused_but_never_breaks(
+    path: tuple[str | int, ...], tmp_path: Path
+):
+    space = write_space(tmp_path)
+    for junk in JUNK:
+        data = read_document(VALID, "f").data
+        reduce(getitem, path[:-1], data)[path[-1]] = junk
+        space.write_text(write_document(data))
+        try:
+            mistakes = load_spec(space).digest and ()
+        except BadInputError as error:
+            mistakes = error.mistakes
+
+        assert len(mistakes) == len({str(mistake) for mistake in mistakes})
+        assert all("\n" not in str(mistake) for mistake in mistakes)
