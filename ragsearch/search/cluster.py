@@ -164,7 +164,7 @@ def _private(num_cpus: int | None, num_gpus: int | None) -> Iterator[Cluster]:
 def _joined(address: str) -> Iterator[Cluster]:
     import ray
 
-    if address == "auto":
+    if address == "auto" and not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS", "auto")
     if address.startswith("ray://"):
         raise ClusterUnavailableError(
