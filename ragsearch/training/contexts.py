@@ -10,9 +10,12 @@ Axes: B questions, K passages per question, S context tokens.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from jaxtyping import Int64
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from ragsearch.index.store import Passage
@@ -30,48 +33,69 @@ class Contexts:
     attention_mask: Int64[Tensor, "BK S"]
 
 
+class _Context(NamedTuple):
+    text: str
+    ids: list[int]
+
+
 @dataclass(frozen=True, slots=True)
 class ContextBuilder:
     """Joins questions and passages, and tokenises them for the generator."""
 
     tokenizer: PreTrainedTokenizerBase
+    """A fast one: passages are cut by its offsets."""
     max_length: int
     """Tokens a context may have."""
 
     def build(
         self, questions: Sequence[str], passages: Sequence[Sequence[Passage | None]]
     ) -> Contexts:
-        """Write one context for each passage; no passage gives the question alone."""
-        texts = [
-            self._fit(_head(passage), question)
+        """Return one context for each passage; no passage gives the question alone."""
+        parts = [
+            (_head(passage), question)
             for question, found in zip(questions, passages, strict=True)
             for passage in found
         ]
-        tokens = self.tokenizer(
-            texts,
-            padding=True,
-            truncation=True,  # only a question that fills everything by itself is cut here
-            max_length=self.max_length,
-            return_tensors="pt",
-        )
-        return Contexts(texts, tokens["input_ids"], tokens["attention_mask"])
+        texts = [_join(*part) for part in parts]
+        contexts = [
+            _Context(text, ids) if len(ids) <= self.max_length else self._shorten(*part)
+            for part, text, ids in zip(parts, texts, self._ids(texts), strict=True)
+        ]
+        rows = [torch.tensor(context.ids) for context in contexts]
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        pad = self.tokenizer.pad_token_id
+        input_ids = pad_sequence(rows, batch_first=True, padding_value=pad)
+        return Contexts([context.text for context in contexts], input_ids, mask)
 
-    def _fit(self, head: str, question: str) -> str:
-        text = _join(head, question)
-        surplus = self._n_tokens(text) - self.max_length
-        while surplus > 0 and head:
-            ends = self.tokenizer(head, add_special_tokens=False, return_offsets_mapping=True)
-            keep = max(len(ends["input_ids"]) - surplus, 0)
-            head = head[: ends["offset_mapping"][keep][0]].rstrip() if keep else ""
+    def _shorten(self, head: str, question: str) -> _Context:
+        """Cut the passage, token by token from its end, until the question has room.
+
+        Returns:
+            A context of at most `max_length` tokens; a question that fills it by itself is cut.
+        """
+        ids = self._ids([_join(head, question)])[0]
+        while head and len(ids) > self.max_length:
+            head = self._without_end(head, len(ids) - self.max_length)
+            ids = self._ids([_join(head, question)])[0]
+        if len(ids) > self.max_length:
             text = _join(head, question)
-            surplus = self._n_tokens(text) - self.max_length
-        return text
+            ids = self.tokenizer(text, truncation=True, max_length=self.max_length)["input_ids"]
+        return _Context(_join(head, question), ids)
 
-    def _n_tokens(self, text: str) -> int:
-        # A token holds at least one byte, and special tokens are few: short texts surely fit.
-        if len(text.encode()) + 4 <= self.max_length:
-            return 0
-        return len(self.tokenizer(text)["input_ids"])
+    def _without_end(self, head: str, n_tokens: int) -> str:
+        tokens = self.tokenizer(
+            head, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        starts = [start for start, _ in tokens["offset_mapping"]]
+        # a normaliser may give a token no width: at least one character goes, or none would
+        end = min(starts[-n_tokens], len(head) - 1) if n_tokens < len(starts) else 0
+        return head[:end].rstrip()
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        # not verbose: a text longer than the model reads is cut in the next step
+        tokens = self.tokenizer(texts, return_attention_mask=False, verbose=False)
+        ids: list[list[int]] = tokens["input_ids"]
+        return ids
 
 
 def _head(passage: Passage | None) -> str:

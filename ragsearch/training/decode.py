@@ -8,6 +8,9 @@ whatever it was given.
 Axes: B questions, K passages per question, S context tokens, C candidates, T answer tokens.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -22,9 +25,10 @@ from ragsearch.training.model import RagModel, generation_config, shift_right
 def generate_answers(
     model: RagModel, contexts: Contexts, doc_scores: Float[Tensor, "B K"]
 ) -> list[str]:
-    """Write the most likely answer to each question, by the trial's decoding settings."""
+    """Return the most likely answer to each question, by the trial's decoding settings."""
     if model.kind == "rag_token":
-        tokens = model.network.generate(
+        network: Any = model.network  # Any: declared for `LongTensor`, which no tensor is
+        tokens = network.generate(
             context_input_ids=contexts.input_ids,
             context_attention_mask=contexts.attention_mask,
             doc_scores=doc_scores,
@@ -35,25 +39,32 @@ def generate_answers(
     return _texts(model, _decode_thoroughly(model, contexts, doc_scores))
 
 
-def _texts(model: RagModel, tokens: Int64[Tensor, "B T"] | list[Tensor]) -> list[str]:
-    texts = model.generator_tokenizer.batch_decode(tokens, skip_special_tokens=True)
+def _texts(model: RagModel, tokens: Iterable[Int64[Tensor, " T"]]) -> list[str]:
+    rows = [row.tolist() for row in tokens]
+    texts = model.generator_tokenizer.batch_decode(rows, skip_special_tokens=True)
     return [text.strip() for text in texts]
 
 
 def _decode_thoroughly(
     model: RagModel, contexts: Contexts, doc_scores: Float[Tensor, "B K"]
 ) -> list[Tensor]:
-    """Search each passage for candidates, then score every candidate with every passage."""
+    """Search each passage for candidates, then score every candidate with every passage.
+
+    Returns:
+        The labels of one answer a question, end token included, padded.
+    """
     n_docs, n_beams = doc_scores.shape[1], model.trial.decode.num_beams
     mask = contexts.attention_mask
-    states = model.generator.get_encoder()(
+    generator: Any = model.generator  # Any: its parts are found by attribute
+    states: Float[Tensor, "BK S D"] = generator.get_encoder()(
         input_ids=contexts.input_ids, attention_mask=mask, return_dict=True
     ).last_hidden_state
-    sequences = model.generator.generate(
+    settings = generation_config(model)
+    settings.num_return_sequences = n_beams
+    sequences: Tensor = generator.generate(
         encoder_outputs=BaseModelOutput(last_hidden_state=states),
         attention_mask=mask,
-        num_return_sequences=n_beams,
-        generation_config=generation_config(model),
+        generation_config=settings,
     )
     labels = sequences[:, 1:]  # the decoder's start token is not part of an answer
     per_question = labels.view(-1, n_docs * n_beams, labels.shape[1])
@@ -72,21 +83,21 @@ class _Encoded:
         self,
         states: Float[Tensor, "K S D"],
         mask: Int64[Tensor, "K S"],
-        doc_scores: Float[Tensor, "K"],
+        doc_scores: Float[Tensor, " K"],
     ) -> None:
-        found = doc_scores > -torch.inf
         self.states, self.mask, self.doc_scores = states, mask, doc_scores
-        self.found = found
 
-    def best(self, model: RagModel, candidates: Int64[Tensor, "C T"]) -> Int64[Tensor, "T"]:
-        """Give the candidate with the largest marginal likelihood, the first among equals."""
-        mine = self.found.repeat_interleave(len(candidates) // len(self.found))
-        unique = torch.stack(list({tuple(row.tolist()): row for row in candidates[mine]}.values()))
+    def best(self, model: RagModel, candidates: Int64[Tensor, "C T"]) -> Int64[Tensor, " T"]:
+        """Return the candidate with the largest marginal likelihood, the first among equals."""
+        found = self.doc_scores > -torch.inf
+        of_passages = found.repeat_interleave(len(candidates) // len(found))
+        distinct = {tuple(row.tolist()): row for row in candidates[of_passages]}
+        unique = torch.stack(list(distinct.values()))
         if len(unique) == 1:
             return unique[0]
         return unique[self._nll(model, unique).argmin()]
 
-    def _nll(self, model: RagModel, labels: Int64[Tensor, "C T"]) -> Float[Tensor, "C"]:
+    def _nll(self, model: RagModel, labels: Int64[Tensor, "C T"]) -> Float[Tensor, " C"]:
         n_candidates, n_docs = len(labels), len(self.doc_scores)
         logits = model.generator(
             encoder_outputs=BaseModelOutput(
@@ -102,6 +113,6 @@ class _Encoded:
 
 
 def _until_end(labels: Int64[Tensor, "C T"], eos: int) -> Bool[Tensor, "C T"]:
-    """Mark the tokens up to the first end token, that one included."""
+    """Return which tokens count: those up to the first end token, that one included."""
     ended = (labels == eos).cumsum(dim=-1)
     return (ended == 0) | ((ended == 1) & (labels == eos))

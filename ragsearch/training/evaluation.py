@@ -40,7 +40,7 @@ class Example:
 
 @torch.no_grad()
 def evaluate_batch(pipeline: Pipeline, questions: Sequence[Question]) -> list[Example]:
-    """Answer and score questions; the model must be in evaluation mode."""
+    """Return the questions answered and scored; the model must be in evaluation mode."""
     asked = pipeline.model.trial.retrieval.n_docs
     texts = [question.question for question in questions]
     found = pipeline.retrieve(texts, max(asked, *RECALL_AT))
@@ -69,20 +69,22 @@ def evaluate_batch(pipeline: Pipeline, questions: Sequence[Question]) -> list[Ex
             n_tokens=int(loss.n_tokens[number]),
             rank=_rank(question, found.passages[number]),
         )
-        for number, (question, prediction) in enumerate(zip(questions, predictions, strict=True))
+        for number, (question, prediction) in enumerate(
+            zip(questions, predictions, strict=True)
+        )
     ]
 
 
 def evaluate(pipeline: Pipeline, questions: Sequence[Question]) -> Iterator[Example]:
-    """Answer and score questions in batches of the trial's `eval_batch_size`."""
+    """Yield questions answered and scored, in batches of the trial's `eval_batch_size`."""
     size = pipeline.model.trial.train.eval_batch_size
-    pipeline.model.network.eval()
+    pipeline.model.network.train(mode=False)
     for start in range(0, len(questions), size):
         yield from evaluate_batch(pipeline, questions[start : start + size])
 
 
 def summarise(examples: Sequence[Example]) -> dict[str, float]:
-    """Average the scores of examples: `em`, `f1`, `nll` a token, `recall_at_k`."""
+    """Return average scores of examples: `em`, `f1`, `nll` a token, `recall_at_k`."""
     n = len(examples)
     if not n:
         return {}
@@ -99,7 +101,7 @@ def summarise(examples: Sequence[Example]) -> dict[str, float]:
 
 
 def _rank(question: Question, passages: Sequence[Passage | None]) -> int | None:
-    """Find the first relevant passage: by gold ids where there are some, else by answer."""
+    """Return the place of the first passage with the gold id, or else with the answer."""
     for place, passage in enumerate(passages):
         if passage is None:
             continue
@@ -113,5 +115,5 @@ def _rank(question: Question, passages: Sequence[Passage | None]) -> int | None:
 
 
 def weights(retrieved: Retrieved) -> list[list[float]]:
-    """Give p(passage | question) of each passage, 0.0 where there is none."""
+    """Return p(passage | question) of each passage, 0.0 where there is none."""
     return torch.softmax(retrieved.doc_scores, dim=-1).tolist()

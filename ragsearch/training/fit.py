@@ -10,23 +10,22 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import override
+from typing import cast
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
+from typing_extensions import override
 
 from ragsearch.data.questions import Question
-from ragsearch.errors import RagsearchError
 from ragsearch.retrieval.retriever import Retriever
 from ragsearch.spec import ObjectiveSection, TrialSection
+from ragsearch.training.loss import DivergedError
 from ragsearch.training.model import RagModel, assemble
 from ragsearch.training.module import RagModule
 from ragsearch.training.pipeline import Pipeline
 
-
-class DivergedError(RagsearchError):
-    """The loss became NaN or infinite; such a trial is not worth repeating."""
+__all__ = ["DivergedError", "EpochReport", "fit_trial"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,32 +62,30 @@ def fit_trial(
         seed: Of dropout, and of the order of questions.
 
     Raises:
-        DivergedError: If the training loss is no longer a number.
+        DivergedError: If a loss or the question encoder's output is no longer finite.
     """
     train, val = questions
     pl.seed_everything(seed, verbose=False)
     model = assemble(trial)
     module = RagModule(Pipeline(model, retriever))
-    batch_size = min(trial.train.batch_size, trial.optim.effective_batch)
+    reporter = _Reporter(model, module, objective, report)
     with warnings.catch_warnings():
         # Lightning: few workers, models in eval mode (`on_train_epoch_start` sees to it).
         warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")
-        _trainer(trial, _Reporter(model, module, objective, report), batch_size).fit(
+        _trainer(trial, reporter).fit(
             module,
-            _loader(train, batch_size, seed),
+            _loader(train, trial.optim.effective_batch, seed),
             _loader(val, trial.train.eval_batch_size),
         )
 
 
-def _trainer(trial: TrialSection, reporter: pl.Callback, batch_size: int) -> pl.Trainer:
+def _trainer(trial: TrialSection, reporter: pl.Callback) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     return pl.Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=1,
         precision=trial.train.precision,
         max_epochs=trial.train.max_epochs,
-        accumulate_grad_batches=trial.optim.effective_batch // batch_size,
-        gradient_clip_val=trial.optim.max_grad_norm,
         num_sanity_val_steps=0,
         callbacks=[reporter],
         logger=False,
@@ -103,7 +100,7 @@ def _loader(
 ) -> DataLoader[list[Question]]:
     order = None if seed is None else torch.Generator().manual_seed(seed)
     return DataLoader(
-        list(questions),
+        cast("Dataset[list[Question]]", list(questions)),  # a list does all a `Dataset` does
         batch_size=batch_size,
         shuffle=seed is not None,
         generator=order,
@@ -127,8 +124,8 @@ class _Reporter(pl.Callback):
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = dict(self._module.epoch_metrics)
-        if not math.isfinite(metrics["train/loss"]):
-            what = f"the training loss is {metrics['train/loss']}; try a lower learning rate"
+        if not math.isfinite(metrics["val/nll"]):
+            what = f"the validation loss is {metrics['val/nll']}; try a lower learning rate"
             raise DivergedError(what)
         score = self._sign * metrics[self._metric]
         is_best = score > self._best

@@ -13,18 +13,25 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn import functional
+
+from ragsearch.errors import RagsearchError
 
 RagType = Literal["rag_sequence", "rag_token"]
+
+
+class DivergedError(RagsearchError):
+    """The loss or the weights became NaN or infinite; such a trial is not worth repeating."""
 
 
 class MarginalLoss(NamedTuple):
     """Sums over the tokens of each answer, in nats."""
 
-    nll: Float[Tensor, "B"]
+    nll: Float[Tensor, " B"]
     """-log p(answer | question)."""
-    smoothed: Float[Tensor, "B"]
+    smoothed: Float[Tensor, " B"]
     """The same with label smoothing: what training minimises."""
-    n_tokens: Int64[Tensor, "B"]
+    n_tokens: Int64[Tensor, " B"]
     """Label tokens of each answer, its end token included."""
 
 
@@ -41,49 +48,64 @@ def marginal_loss(
     Args:
         kind: Which of the two models.
         logits: Generator's logits; row b * K + k is question b read with passage k.
-        doc_scores: Inner products of question and passage; -inf where there is no passage.
+        doc_scores: Inner products of question and passage; -inf where there is no passage, but
+            each question has at least one.
         labels: Answer tokens; `logits[:, t]` predicts `labels[:, t]`.
         label_mask: True where a label counts.
         label_smoothing: Share of the target spread evenly over the vocabulary.
+
+    Returns:
+        One figure a question; nothing is averaged.
     """
-    batch, n_docs = doc_scores.shape
     log_probs = torch.log_softmax(logits.float(), dim=-1)
-    log_probs = log_probs.view(batch, n_docs, *log_probs.shape[1:])
     doc_log_probs = torch.log_softmax(doc_scores.float(), dim=-1)
-    marginal = _sequence_marginal if kind == "rag_sequence" else _token_marginal
-    likelihood, smooth = marginal(log_probs, doc_log_probs, labels, label_mask)
-    vocabulary = logits.shape[-1]
-    smoothed = (1.0 - label_smoothing) * likelihood + label_smoothing / vocabulary * smooth
-    return MarginalLoss(-likelihood, -smoothed, label_mask.sum(dim=-1))
+    n_tokens = label_mask.sum(dim=-1)
+    nll = -_likelihood(kind, log_probs, doc_log_probs, labels, label_mask)
+    if not label_smoothing:
+        return MarginalLoss(nll, nll, n_tokens)
+    uniform = -_over_vocabulary(kind, log_probs, doc_log_probs, label_mask) / logits.shape[-1]
+    smoothed = (1.0 - label_smoothing) * nll + label_smoothing * uniform
+    return MarginalLoss(nll, smoothed, n_tokens)
 
 
-def _sequence_marginal(
-    log_probs: Float[Tensor, "B K T V"],
+def _likelihood(
+    kind: RagType,
+    log_probs: Float[Tensor, "BK T V"],
     doc_log_probs: Float[Tensor, "B K"],
     labels: Int64[Tensor, "B T"],
     label_mask: Bool[Tensor, "B T"],
-) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
-    targets = labels[:, None, :, None].expand(-1, log_probs.shape[1], -1, 1)
-    mask = label_mask[:, None]
-    token = log_probs.gather(-1, targets).squeeze(-1).masked_fill(~mask, 0.0)
-    smooth = log_probs.sum(dim=-1).masked_fill(~mask, 0.0)
-    vocabulary = log_probs.shape[-1]
-    return (
-        torch.logsumexp(token.sum(dim=-1) + doc_log_probs, dim=-1),
-        torch.logsumexp(smooth.sum(dim=-1) + vocabulary * doc_log_probs, dim=-1),
-    )
+) -> Float[Tensor, " B"]:
+    """Return log p(answer | question); the vocabulary is left before passages are summed."""
+    n_docs = doc_log_probs.shape[1]
+    targets = labels.repeat_interleave(n_docs, dim=0)
+    token = -functional.nll_loss(
+        log_probs.flatten(0, 1), targets.flatten(), reduction="none"
+    ).view(*doc_log_probs.shape, -1)
+    if kind == "rag_sequence":
+        return _marginal_of_answers(token, doc_log_probs, label_mask)
+    marginal = torch.logsumexp(token + doc_log_probs[:, :, None], dim=1)
+    return marginal.masked_fill(~label_mask, 0.0).sum(dim=-1)
 
 
-def _token_marginal(
-    log_probs: Float[Tensor, "B K T V"],
+def _over_vocabulary(
+    kind: RagType,
+    log_probs: Float[Tensor, "BK T V"],
     doc_log_probs: Float[Tensor, "B K"],
-    labels: Int64[Tensor, "B T"],
     label_mask: Bool[Tensor, "B T"],
-) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
-    marginal = torch.logsumexp(log_probs + doc_log_probs[:, :, None, None], dim=1)
-    token = marginal.gather(-1, labels[..., None]).squeeze(-1)
-    smooth = marginal.sum(dim=-1)
-    return (
-        token.masked_fill(~label_mask, 0.0).sum(dim=-1),
-        smooth.masked_fill(~label_mask, 0.0).sum(dim=-1),
-    )
+) -> Float[Tensor, " B"]:
+    """Return the sum over every token of the vocabulary, as Transformers' smoothing has it."""
+    if kind == "rag_sequence":
+        token = log_probs.sum(dim=-1).view(*doc_log_probs.shape, -1)
+        return _marginal_of_answers(token, log_probs.shape[-1] * doc_log_probs, label_mask)
+    by_passage = log_probs.view(*doc_log_probs.shape, *log_probs.shape[1:])
+    marginal = torch.logsumexp(by_passage + doc_log_probs[:, :, None, None], dim=1)
+    return marginal.sum(dim=-1).masked_fill(~label_mask, 0.0).sum(dim=-1)
+
+
+def _marginal_of_answers(
+    token: Float[Tensor, "B K T"],
+    doc_log_probs: Float[Tensor, "B K"],
+    label_mask: Bool[Tensor, "B T"],
+) -> Float[Tensor, " B"]:
+    answer = token.masked_fill(~label_mask[:, None], 0.0).sum(dim=-1)
+    return torch.logsumexp(answer + doc_log_probs, dim=-1)

@@ -17,19 +17,19 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalise_answer(text: str) -> str:
-    """Lower-case, drop punctuation and articles, collapse white space."""
+    """Return the text in lower case, without punctuation, articles and extra white space."""
     bare = text.lower().translate(_PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", bare).split())
 
 
 def exact_match(prediction: str, answers: Iterable[str]) -> float:
-    """Give 1.0 if the prediction equals one of the answers after normalisation, else 0.0."""
+    """Return 1.0 if the prediction equals one of the answers once normalised, else 0.0."""
     said = normalise_answer(prediction)
     return float(any(said == normalise_answer(answer) for answer in answers))
 
 
 def f1(prediction: str, answers: Iterable[str]) -> float:
-    """Overlap of words with the best fitting answer, 0.0 to 1.0."""
+    """Return the overlap of words with the best fitting answer, 0.0 to 1.0."""
     said = normalise_answer(prediction).split()
     return max(_word_f1(said, normalise_answer(answer).split()) for answer in answers)
 
@@ -42,7 +42,7 @@ def _word_f1(said: Sequence[str], meant: Sequence[str]) -> float:
 
 
 def contains_answer(text: str, answers: Iterable[str]) -> bool:
-    """Tell whether one of the answers stands in the text, word by word."""
+    """Return whether one of the answers stands in the text, word by word."""
     words = f" {normalise_answer(text)} "
     normalised = (normalise_answer(answer) for answer in answers)
     return any(answer and f" {answer} " in words for answer in normalised)

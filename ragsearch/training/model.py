@@ -8,11 +8,15 @@ Axes: B questions, L question tokens, D embedding size.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int64
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -25,8 +29,8 @@ from transformers import (
     RagConfig,
     RagSequenceForGeneration,
     RagTokenForGeneration,
-    RagTokenizer,
 )
+from transformers.utils import logging
 
 from ragsearch.errors import BadInputError
 from ragsearch.index.encoder import Pooling, load_text_model, load_tokenizer, pool
@@ -35,7 +39,9 @@ from ragsearch.training.contexts import DOC_SEPARATOR, TITLE_SEPARATOR
 from ragsearch.training.loss import RagType
 
 TRIAL_FILE = "trial.json"
-_CLASSES = {
+_QUESTION_TOKENIZER, _GENERATOR_TOKENIZER = "question_encoder_tokenizer", "generator_tokenizer"
+RagNetwork = RagSequenceForGeneration | RagTokenForGeneration
+_CLASSES: dict[RagType, Any] = {  # Any: their constructors and loaders are hardly typed
     "rag_sequence": RagSequenceForGeneration,
     "rag_token": RagTokenForGeneration,
 }
@@ -46,15 +52,20 @@ _DROPOUT_KEYS = ("dropout", "dropout_rate")  # BART's word, T5's word
 class RagModel:
     """A stock Transformers RAG model, its two tokenizers, and how questions are pooled."""
 
-    network: RagSequenceForGeneration | RagTokenForGeneration
+    network: RagNetwork
     question_tokenizer: PreTrainedTokenizerBase
     generator_tokenizer: PreTrainedTokenizerBase
     pooling: Pooling
     trial: TrialSection
 
+    def __post_init__(self) -> None:
+        # `generate` fills what a call leaves open from here: no model's own habits slip in.
+        self.network.generation_config = generation_config(self)
+        self.generator.generation_config = generation_config(self)
+
     @property
     def kind(self) -> RagType:
-        """Tell when the model marginalises: once an answer or at every token."""
+        """When the model marginalises: once an answer or at every token."""
         return self.trial.model.type
 
     @property
@@ -68,7 +79,7 @@ class RagModel:
         return self.network.rag.generator
 
     def encode_questions(self, questions: Sequence[str]) -> Float[Tensor, "B D"]:
-        """Turn questions into the vectors passages are searched with, gradients kept."""
+        """Return the vectors passages are searched with, gradients kept."""
         tokens = self.question_tokenizer(
             list(questions),
             padding=True,
@@ -86,14 +97,21 @@ class RagModel:
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), tokenizers, decoding settings and `trial.json`."""
         self.network.save_pretrained(folder)
-        RagTokenizer(self.question_tokenizer, self.generator_tokenizer).save_pretrained(folder)
+        # the two folders `RagTokenizer` reads
+        self.question_tokenizer.save_pretrained(folder / _QUESTION_TOKENIZER)
+        self.generator_tokenizer.save_pretrained(folder / _GENERATOR_TOKENIZER)
         generation_config(self).save_pretrained(folder)
         settings = {"trial": self.trial.model_dump(mode="json"), "pooling": self.pooling}
-        (folder / TRIAL_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+        (folder / TRIAL_FILE).write_text(
+            json.dumps(settings, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def assemble(trial: TrialSection) -> RagModel:
     """Join a question encoder and a generator into one RAG model, ready to train.
+
+    Returns:
+        A model in float32 with the weights of its two parts.
 
     Raises:
         BadInputError: If a part cannot be loaded or lacks a setting the trial asks for.
@@ -101,33 +119,25 @@ def assemble(trial: TrialSection) -> RagModel:
     settings = trial.model
     encoder, pooling = load_text_model(settings.question_encoder, pooling=settings.pooling)
     generator = _load_generator(trial)
+    _check_lengths(trial, encoder.config, generator.config)
     generator_tokenizer = load_tokenizer(settings.generator)
-    _check_answers_end(generator_tokenizer, settings.generator)
-    config = RagConfig.from_question_encoder_generator_configs(
-        encoder.config,
-        generator.config,
-        n_docs=trial.retrieval.n_docs,
-        max_combined_length=trial.train.max_context_length,
-        title_sep=TITLE_SEPARATOR,
-        doc_sep=DOC_SEPARATOR,
-        retrieval_vector_size=encoder.config.hidden_size,
-        index_name="custom",
-        do_deduplication=True,
-        label_smoothing=float(trial.regularisation.label_smoothing),
+    _check_generator_tokenizer(generator_tokenizer, settings.generator)
+    config = _rag_config(trial, encoder.config, generator.config)
+    network: RagNetwork = _CLASSES[settings.type](
+        config, question_encoder=encoder, generator=generator
     )
-    # T5 has no such key, and stock RagSequence asks for it: AttributeError in 5.23.
-    if not hasattr(config.generator, "bos_token_id"):
-        config.generator.bos_token_id = None
-    network = _CLASSES[settings.type](config, question_encoder=encoder, generator=generator)
     if settings.freeze_question_encoder:
-        network.rag.question_encoder.requires_grad_(requires_grad=False)
-    return RagModel(
-        network, load_tokenizer(settings.question_encoder), generator_tokenizer, pooling, trial
-    )
+        for parameter in encoder.parameters():
+            parameter.requires_grad = False
+    question_tokenizer = load_tokenizer(settings.question_encoder)
+    return RagModel(network, question_tokenizer, generator_tokenizer, pooling, trial)
 
 
 def load(folder: Path) -> RagModel:
     """Open a folder written by `RagModel.save`, ready to answer.
+
+    Returns:
+        The model as it was saved, on the CPU, in evaluation mode.
 
     Raises:
         BadInputError: If the folder is not such a folder.
@@ -137,58 +147,115 @@ def load(folder: Path) -> RagModel:
         raise BadInputError.single(
             folder, f"no {TRIAL_FILE} here; give a folder written by `ragsearch export`"
         )
-    settings = json.loads(settings_file.read_text())
-    trial = TrialSection.model_validate(settings["trial"])
-    network = _CLASSES[trial.model.type].from_pretrained(folder, use_safetensors=True)
-    network.eval()
-    return RagModel(
-        network,
-        AutoTokenizer.from_pretrained(folder / "question_encoder_tokenizer"),
-        AutoTokenizer.from_pretrained(folder / "generator_tokenizer"),
-        settings["pooling"],
-        trial,
-    )
+    try:
+        settings = json.loads(settings_file.read_text(encoding="utf-8"))
+        trial = TrialSection.model_validate(settings["trial"])
+        with _no_progress_bar():
+            network: RagNetwork = _CLASSES[trial.model.type].from_pretrained(
+                folder, use_safetensors=True, dtype=torch.float32
+            )
+        network.train(mode=False)
+        return RagModel(
+            network,
+            AutoTokenizer.from_pretrained(folder / _QUESTION_TOKENIZER),
+            AutoTokenizer.from_pretrained(folder / _GENERATOR_TOKENIZER),
+            settings["pooling"],
+            trial,
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise BadInputError.single(
+            folder, f"cannot be read: {_first_line(error)}; export the model again"
+        ) from error
 
 
 def generation_config(model: RagModel) -> GenerationConfig:
-    """Give every decoding setting explicitly, so that no model's own default slips in."""
+    """Return the trial's decoding settings and the generator's special tokens, nothing else."""
     generator, decode = model.generator.config, model.trial.decode
-    return GenerationConfig(
-        max_length=decode.max_length,
+    return GenerationConfig(  # type: ignore[no-untyped-call] # Transformers leaves it so
+        max_length=decode.max_length + 1,  # Transformers counts the start token too
         num_beams=decode.num_beams,
         do_sample=False,
         early_stopping=False,
         length_penalty=1.0,
         decoder_start_token_id=_decoder_start(generator),
-        bos_token_id=generator.bos_token_id,
+        bos_token_id=getattr(generator, "bos_token_id", None),  # T5 has no such key
         eos_token_id=generator.eos_token_id,
         pad_token_id=generator.pad_token_id,
     )
 
 
-def shift_right(model: RagModel, labels: Tensor) -> Tensor:
-    """Give the decoder's input for these labels: the start token first, the last one off."""
+def shift_right(model: RagModel, labels: Int64[Tensor, "B T"]) -> Int64[Tensor, "B T"]:
+    """Return the decoder's input for labels: the start token first, the last one off."""
     shifted = labels.roll(1, dims=-1)
     shifted[:, 0] = _decoder_start(model.generator.config)
     return shifted
 
 
 def _decoder_start(config: PreTrainedConfig) -> int:
-    start = config.decoder_start_token_id
+    start = getattr(config, "decoder_start_token_id", None)
     return int(config.bos_token_id if start is None else start)
 
 
+def _rag_config(
+    trial: TrialSection, encoder: PreTrainedConfig, generator: PreTrainedConfig
+) -> RagConfig:
+    config: RagConfig = RagConfig.from_question_encoder_generator_configs(  # type: ignore[assignment] # declared too widely
+        encoder,
+        generator,
+        n_docs=trial.retrieval.n_docs,
+        max_combined_length=trial.train.max_context_length,
+        title_sep=TITLE_SEPARATOR,
+        doc_sep=DOC_SEPARATOR,
+        # DPR may project its vectors, BERT never does
+        retrieval_vector_size=getattr(encoder, "projection_dim", 0) or encoder.hidden_size,
+        index_name="custom",
+        do_deduplication=True,
+        label_smoothing=float(trial.regularisation.label_smoothing),
+    )
+    # T5 has no such key, and stock RagSequence asks for it: AttributeError in 5.23.
+    if not hasattr(config.generator, "bos_token_id"):
+        cast("PreTrainedConfig", config.generator).bos_token_id = None
+    return config
+
+
 def _load_generator(trial: TrialSection) -> PreTrainedModel:
-    name = trial.model.generator
+    name, key = trial.model.generator, "trial.model.generator"
     try:
         config = AutoConfig.from_pretrained(name)
         _set_dropout(config, trial)
-        return AutoModelForSeq2SeqLM.from_pretrained(name, config=config)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise BadInputError.single(
-            name, f"cannot be loaded as a generator: {reason}", key="trial.model.generator"
-        ) from error
+        generator: PreTrainedModel
+        with _no_progress_bar():
+            generator, loading = AutoModelForSeq2SeqLM.from_pretrained(
+                name,
+                config=config,
+                dtype=torch.float32,  # a checkpoint in half precision would train to NaN
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        what = f"cannot be loaded as a generator: {_first_line(error)}"
+        raise BadInputError.single(name, what, key=key) from error
+    if loading["missing_keys"]:
+        missing = min(loading["missing_keys"])
+        what = f"lacks weights, such as {missing}, and would get random ones; give them all"
+        raise BadInputError.single(name, what, key=key)
+    return generator
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Read weights without a bar on stderr, which belongs to the search's own progress."""
+    was_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_shown:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _set_dropout(config: PreTrainedConfig, trial: TrialSection) -> None:
@@ -208,11 +275,28 @@ def _set_dropout(config: PreTrainedConfig, trial: TrialSection) -> None:
     config.attention_dropout = float(settings.attention_dropout)
 
 
-def _check_answers_end(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    if tokenizer("an answer")["input_ids"][-1] != tokenizer.eos_token_id:
-        raise BadInputError.single(
-            name,
-            "the tokenizer does not end a text with its end token, so answers would never end; "
-            "give it a post-processor that does",
-            key="trial.model.generator",
+def _check_lengths(
+    trial: TrialSection, encoder: PreTrainedConfig, generator: PreTrainedConfig
+) -> None:
+    for key, config in (("max_source_length", encoder), ("max_context_length", generator)):
+        asked = getattr(trial.train, key)
+        most = getattr(config, "max_position_embeddings", None)
+        if most is not None and asked > most:
+            raise BadInputError.single(
+                config.name_or_path,
+                f"reads at most {most} tokens, not {asked}; lower the key",
+                key=f"trial.train.{key}",
+            )
+
+
+def _check_generator_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    if not tokenizer.is_fast:
+        what = "the tokenizer gives no offsets, by which passages are cut; use a fast one"
+    elif tokenizer("an answer")["input_ids"][-1] != tokenizer.eos_token_id:
+        what = (
+            "the tokenizer does not end a text with its end token, so answers would never "
+            "end; give it a post-processor that does"
         )
+    else:
+        return
+    raise BadInputError.single(name, what, key="trial.model.generator")

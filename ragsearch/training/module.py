@@ -1,23 +1,28 @@
 """The Lightning module of a trial: loss, optimiser, validation.
 
-In: batches of `Question`s as they are; tokenising belongs to the pipeline. Out: `train/loss`
-and the `val/...` metrics of each epoch, in `epoch_metrics`.
+In: batches of `Question`s as they are; tokenising belongs to the pipeline. A training batch is
+one optimiser step, however many forward passes it takes. Out: `train/loss` and the `val/...`
+metrics of each epoch, in `epoch_metrics`.
 """
 
+import math
 import time
-from collections.abc import Iterator
-from typing import Any, override
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
+from typing_extensions import override
 
 from ragsearch.data.questions import Question
 from ragsearch.spec import OptimSection
 from ragsearch.training.evaluation import Example, evaluate_batch, summarise
-from ragsearch.training.loss import marginal_loss
-from ragsearch.training.pipeline import Pipeline
+from ragsearch.training.loss import DivergedError, marginal_loss
+from ragsearch.training.pipeline import Labels, Pipeline
 
 _SCHEDULES = {"constant": "constant_with_warmup"}
 _LR_END = 1e-7  # Transformers' default for the polynomial schedule
@@ -28,6 +33,8 @@ class RagModule(pl.LightningModule):
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__()
+        # Lightning's own accumulation averages averages; here every token weighs the same.
+        self.automatic_optimization = False
         self.network = pipeline.model.network
         self.pipeline = pipeline
         self.epoch_metrics: dict[str, float] = {}
@@ -39,29 +46,54 @@ class RagModule(pl.LightningModule):
     def transfer_batch_to_device(
         self, batch: list[Question], device: torch.device, dataloader_idx: int
     ) -> list[Question]:
-        """Leave questions as they are: the pipeline puts their tokens on the device."""
+        """Return questions as they are: the pipeline puts their tokens on the device."""
         return batch
 
     @override
-    def training_step(self, batch: list[Question], _: int) -> Tensor:
-        """Give the mean loss a target token, label smoothing included."""
+    def training_step(self, batch: list[Question], _: int) -> None:
+        """Take one optimiser step on the mean loss of the batch's target tokens.
+
+        Raises:
+            DivergedError: If the loss is no longer a finite number.
+        """
+        size = self.pipeline.model.trial.train.batch_size
+        parts = [batch[start : start + size] for start in range(0, len(batch), size)]
+        answers = [
+            self.pipeline.labels([question.answers[0] for question in part]) for part in parts
+        ]
+        n_tokens = sum(int(labels.mask.sum()) for labels in answers)
+        optimizer = cast("torch.optim.Optimizer", self.optimizers())
+        optimizer.zero_grad()
+        total = 0.0
+        for part, labels in zip(parts, answers, strict=True):
+            loss = self._loss(part, labels) / n_tokens
+            self.manual_backward(loss)
+            total += float(loss.detach())
+        if not math.isfinite(total):
+            raise DivergedError(f"the training loss is {total}; try a lower learning rate")
+        self._losses.append((total, n_tokens))
+        optimizer.step()
+        cast("LRScheduler", self.lr_schedulers()).step()
+
+    def _loss(self, questions: Sequence[Question], labels: Labels) -> Tensor:
         pipeline, trial = self.pipeline, self.pipeline.model.trial
-        texts = [question.question for question in batch]
+        texts = [question.question for question in questions]
         retrieved = pipeline.retrieve(texts, trial.retrieval.n_docs)
-        contexts = pipeline.read(texts, retrieved)
-        labels = pipeline.labels([question.answers[0] for question in batch])
-        loss = marginal_loss(
+        logits = pipeline.logits(pipeline.read(texts, retrieved), retrieved.doc_scores, labels)
+        return marginal_loss(
             pipeline.model.kind,
-            pipeline.logits(contexts, retrieved.doc_scores, labels),
+            logits,
             retrieved.doc_scores,
             labels.ids,
             labels.mask,
             trial.regularisation.label_smoothing,
-        )
-        n_tokens = int(loss.n_tokens.sum())
-        mean = loss.smoothed.sum() / n_tokens
-        self._losses.append((float(mean.detach()), n_tokens))
-        return mean
+        ).smoothed.sum()
+
+    @override
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip gradients; with float16 they are unscaled by now."""
+        limit = self.pipeline.model.trial.optim.max_grad_norm
+        self.clip_gradients(optimizer, gradient_clip_val=limit, gradient_clip_algorithm="norm")
 
     @override
     def validation_step(self, batch: list[Question], _: int) -> None:
@@ -83,13 +115,12 @@ class RagModule(pl.LightningModule):
 
     @override
     def on_validation_epoch_start(self) -> None:
-        """Close the training part of the epoch."""
+        """Close the training part of the epoch: its times leave validation out."""
         self._examples.clear()
-        self.network.eval()
         elapsed = time.perf_counter() - self._epoch_started
         n_tokens = sum(n for _, n in self._losses)
         self.epoch_metrics = {
-            "train/loss": sum(loss * n for loss, n in self._losses) / max(n_tokens, 1),
+            "train/loss": math.fsum(loss * n for loss, n in self._losses) / n_tokens,
             "time/epoch_s": elapsed,
             "time/retrieval_share": self.pipeline.retrieval_s / elapsed,
         }
@@ -101,11 +132,11 @@ class RagModule(pl.LightningModule):
         self.epoch_metrics |= {f"val/{name}": value for name, value in summary.items()}
 
     @override
-    def configure_optimizers(self) -> dict[str, Any]:  # Any: Lightning's own contract
-        """AdamW in up to four groups, and a learning rate that changes at every step."""
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return AdamW in up to four groups, and a learning rate that changes every step."""
         optim = self.pipeline.model.trial.optim
         optimizer = torch.optim.AdamW(
-            list(_parameter_groups(self.network, optim)),
+            list(parameter_groups(self.network, optim)),
             lr=optim.learning_rate,
             eps=optim.adam_epsilon,
         )
@@ -118,30 +149,23 @@ class RagModule(pl.LightningModule):
             num_training_steps=int(self.trainer.estimated_stepping_batches),
             scheduler_specific_kwargs=end,
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return OptimizerLRSchedulerConfig(optimizer=optimizer, lr_scheduler=schedule)
 
 
-def _parameter_groups(
+def parameter_groups(
     network: nn.Module, optim: OptimSection
-) -> Iterator[dict[str, object]]:
-    """Split trainable parameters by learning rate and by whether they decay."""
-    norms = {
-        id(parameter)
-        for module in network.modules()
-        if "norm" in type(module).__name__.lower()
-        for parameter in module.parameters(recurse=False)
-    }
-    for part, ratio in (("question_encoder", optim.question_encoder_lr_ratio), ("", 1.0)):
+) -> Iterator[dict[str, Any]]:  # Any: torch's own contract
+    """Yield trainable parameters by learning rate and by whether they decay."""
+    spared = {id(parameter) for parameter in _without_decay(network)}
+    for of_encoder, ratio in ((True, optim.question_encoder_lr_ratio), (False, 1.0)):
         mine = [
-            (name, parameter)
+            parameter
             for name, parameter in network.named_parameters()
-            if parameter.requires_grad and ("question_encoder" in name) == bool(part)
+            if parameter.requires_grad
+            and name.startswith("rag.question_encoder.") == of_encoder
         ]
-        kept = [p for name, p in mine if name.endswith("bias") or id(p) in norms]
-        decaying = [p for name, p in mine if not name.endswith("bias") and id(p) not in norms]
+        decaying = [parameter for parameter in mine if id(parameter) not in spared]
+        kept = [parameter for parameter in mine if id(parameter) in spared]
         for parameters, decay in ((decaying, optim.weight_decay), (kept, 0.0)):
             if parameters:
                 yield {
@@ -149,3 +173,12 @@ def _parameter_groups(
                     "lr": optim.learning_rate * ratio,
                     "weight_decay": decay,
                 }
+
+
+def _without_decay(network: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield biases, and the weights of anything called a norm (T5's is no `nn.LayerNorm`)."""
+    for module in network.modules():
+        is_norm = "norm" in type(module).__name__.lower()
+        for name, parameter in module.named_parameters(recurse=False):
+            if is_norm or name.endswith("bias"):
+                yield parameter

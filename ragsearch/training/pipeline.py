@@ -20,6 +20,7 @@ from ragsearch.index.hits import Hits
 from ragsearch.index.store import Passage
 from ragsearch.retrieval.retriever import Retriever
 from ragsearch.training.contexts import ContextBuilder, Contexts
+from ragsearch.training.loss import DivergedError
 from ragsearch.training.model import RagModel, shift_right
 
 
@@ -33,7 +34,7 @@ class Retrieved:
     """Inner products of question and passage; -inf where there is no passage."""
 
     def first(self, n_docs: int) -> "Retrieved":
-        """Keep the best passages of each question only."""
+        """Return the best passages of each question only."""
         return Retrieved([row[:n_docs] for row in self.passages], self.doc_scores[:, :n_docs])
 
 
@@ -62,18 +63,30 @@ class Pipeline:
         )
 
     def retrieve(self, questions: Sequence[str], n_docs: int) -> Retrieved:
-        """Encode the questions and fetch their best passages."""
+        """Encode the questions and fetch their best passages.
+
+        Returns:
+            `n_docs` passages a question, fewer only as `None`.
+
+        Raises:
+            DivergedError: If the question encoder gives vectors that are no numbers.
+        """
         if self.retriever is None:
             scores = torch.zeros(len(questions), 1, device=self.model.network.device)
             return Retrieved([[None] for _ in questions], scores)
         vectors = self.model.encode_questions(questions)
         queries = vectors.detach().float().cpu().numpy()
+        if not np.isfinite(queries).all():
+            raise DivergedError(
+                "the question encoder gives vectors that are not finite; "
+                "try a lower learning rate"
+            )
         hits, passages = self._search(self.retriever, queries, n_docs)
         device = vectors.device
         found = torch.tensor(hits.ids >= 0, device=device)
-        scores = torch.einsum(
-            "bd,bkd->bk", vectors.float(), torch.tensor(hits.vectors, device=device)
-        )
+        documents = torch.tensor(hits.vectors, device=device)
+        # No matrix product: autocast would round it to bfloat16, too coarse to tell passages.
+        scores = (vectors.float()[:, None] * documents).sum(dim=-1)
         # An approximate index may find nothing at all: the question alone is read then.
         found[:, 0] |= ~found.any(dim=1)
         return Retrieved(passages, scores.masked_fill(~found, -torch.inf))
@@ -89,7 +102,7 @@ class Pipeline:
         return hits, [[next(texts) if there else None for there in row] for row in known]
 
     def read(self, questions: Sequence[str], retrieved: Retrieved) -> Contexts:
-        """Write what the generator reads, on its device."""
+        """Return what the generator reads, on its device."""
         contexts = self.contexts.build(questions, retrieved.passages)
         device = self.model.network.device
         return Contexts(
@@ -97,7 +110,7 @@ class Pipeline:
         )
 
     def labels(self, answers: Sequence[str]) -> Labels:
-        """Tokenise answers, end token included."""
+        """Return answers as tokens, end token included."""
         tokens = self.model.generator_tokenizer(
             list(answers),
             padding=True,
@@ -110,8 +123,8 @@ class Pipeline:
     def logits(
         self, contexts: Contexts, doc_scores: Float[Tensor, "B K"], labels: Labels
     ) -> Float[Tensor, "BK T V"]:
-        """Run the generator on every context, teacher-forced on the labels."""
-        return self.model.network(
+        """Return the generator's logits on every context, teacher-forced on the labels."""
+        logits: Tensor = self.model.network(
             context_input_ids=contexts.input_ids,
             context_attention_mask=contexts.attention_mask,
             doc_scores=doc_scores,
@@ -119,3 +132,4 @@ class Pipeline:
             use_cache=False,
             n_docs=doc_scores.shape[1],
         ).logits
+        return logits

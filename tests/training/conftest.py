@@ -1,0 +1,102 @@
+"""What the tests of training share: questions, a trial, and a retriever in ten lines."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from ragsearch.data.passages import iter_corpus
+from ragsearch.data.questions import Question, read_questions
+from ragsearch.index.encoder import TextEncoder
+from ragsearch.index.hits import Hits
+from ragsearch.index.store import Passage
+from ragsearch.spec import TrialSection
+from tests.tiny import Tiny
+
+MakeTrial = Callable[..., TrialSection]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny matrices gain nothing from threads, which other work on the machine slows down."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class FakeRetriever:
+    """Exact search over a few vectors: what an index does, without one."""
+
+    fingerprint = "fake"
+
+    def __init__(self, passages: Sequence[Passage], vectors: np.ndarray) -> None:
+        self._passages, self._vectors = list(passages), vectors
+
+    @property
+    def n_passages(self) -> int:
+        """Passages to find."""
+        return len(self._passages)
+
+    @property
+    def dimension(self) -> int:
+        """Width of a vector."""
+        return self._vectors.shape[1]
+
+    def retrieve(self, queries: np.ndarray, n_docs: int) -> Hits:
+        """Return the nearest passages, missing ones marked."""
+        scores = queries @ self._vectors.T
+        ids = np.argsort(-scores, axis=1, kind="stable")[:, :n_docs]
+        n_missing = ((0, 0), (0, n_docs - ids.shape[1]))
+        return Hits(
+            np.pad(ids, n_missing, constant_values=-1),
+            np.pad(np.take_along_axis(scores, ids, 1), n_missing, constant_values=-np.inf),
+            np.pad(self._vectors[ids], (*n_missing, (0, 0))),
+        )
+
+    def passages(self, ids: np.ndarray) -> list[Passage]:
+        """Return passages by number."""
+        return [self._passages[number] for number in ids]
+
+
+@pytest.fixture(scope="session")
+def retriever(tiny: Tiny) -> FakeRetriever:
+    rows = list(iter_corpus(tiny.corpus))
+    passages = [Passage(row.id, row.id, row.title, row.text) for row in rows]
+    encoder = TextEncoder.load(tiny.context_encoder)
+    vectors = encoder.encode_passages([row.title for row in rows], [row.text for row in rows])
+    return FakeRetriever(passages, vectors)
+
+
+@pytest.fixture(scope="session")
+def train(tiny: Tiny) -> list[Question]:
+    return read_questions(tiny.train)
+
+
+@pytest.fixture(scope="session")
+def val(tiny: Tiny) -> list[Question]:
+    return read_questions(tiny.val)
+
+
+@pytest.fixture
+def make_trial(tiny: Tiny) -> MakeTrial:
+    """Return a function from dotted settings to a trial of tiny models."""
+
+    def make(generator: str = "t5", **settings: object) -> TrialSection:
+        sections: dict[str, dict[str, object]] = {
+            "model": {
+                "question_encoder": str(tiny.question_encoder),
+                "generator": str(getattr(tiny, generator)),
+            },
+            "retrieval": {"n_docs": 3},
+            "regularisation": {"dropout": 0.0},
+            "train": {"max_context_length": 64, "max_source_length": 32},
+            "decode": {"max_length": 12},
+        }
+        for path, value in settings.items():
+            section, _, key = path.partition("__")
+            sections.setdefault(section, {})[key] = value
+        return TrialSection.model_validate(sections)
+
+    return make
