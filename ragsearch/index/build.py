@@ -40,7 +40,7 @@ from ragsearch.index.manifest import (
 from ragsearch.index.open import PassageIndex, open_index
 from ragsearch.index.place import building, locked
 from ragsearch.index.store import Passage, PassageStore, windows, write_passages
-from ragsearch.index.vectors import create, rehearse, search
+from ragsearch.index.vectors import create, rehearse, search, write
 from ragsearch.index.weights import fingerprint_model
 from ragsearch.spec.schema import ChunkSection, IndexSection
 
@@ -152,7 +152,7 @@ class _Build:
         store = PassageStore.open(self.folder / PASSAGES_FILE)
         vectors = self._embed(encoder, store, report)
         index = create(self.settings.faiss, vectors, threads=threads)
-        faiss.write_index(index, str(self.folder / FAISS_FILE))
+        write(index, self.folder / FAISS_FILE)
         self._manifest(encoder, index, vectors[len(vectors) // 2]).write(self.folder)
         (self.folder / _VECTORS_FILE).unlink()
 

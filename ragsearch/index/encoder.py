@@ -81,7 +81,7 @@ class TextEncoder:
         """
         model, settled = load_text_model(name_or_path, pooling=pooling)
         tokenizer = load_tokenizer(name_or_path)
-        model.eval().requires_grad_(requires_grad=False).to(device)
+        model.requires_grad_(requires_grad=False).to(device)  # type: ignore[arg-type]
         return cls(str(name_or_path), model, tokenizer, settled, normalise)
 
     @property
@@ -179,7 +179,7 @@ def load_text_model(
         raise BadInputError.single(name, what)
     settled = resolve_pooling(config, pooling)
     with _translated(name), _quiet():
-        model, loading = _class_of(config).from_pretrained(
+        model, loading = _class_of(config).from_pretrained(  # type: ignore[misc] # typed without `output_loading_info`
             folder,
             config=config,
             dtype=torch.float32,
@@ -246,11 +246,11 @@ def _quiet() -> Iterator[None]:
     """Keep Transformers from reporting weights that `_check_weights` judges anyway."""
     before = logging.get_verbosity()
     shows_bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         logging.set_verbosity(before)
         if shows_bars:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -48,9 +48,10 @@ def _pooled(
     output: BaseModelOutputWithPooling, attention_mask: Tensor, pooling: Pooling
 ) -> Tensor:
     if pooling == "pooler":
-        vectors: Tensor = output.pooler_output
-        return vectors
-    tokens: Tensor = output.last_hidden_state
+        assert output.pooler_output is not None  # noqa: S101  # loading saw to it
+        return output.pooler_output
+    tokens = output.last_hidden_state
+    assert tokens is not None  # noqa: S101
     if pooling == "cls":
         return tokens[:, 0]
     mask = attention_mask.unsqueeze(-1).to(tokens.dtype)
