@@ -4,7 +4,10 @@ from typing import Annotated
 
 import typer
 
-from ragsearch.cli import index, pool, results, space
+from ragsearch.cli.index import commands as index_commands
+from ragsearch.cli.pool import commands as pool_commands
+from ragsearch.cli.results import commands as results_commands
+from ragsearch.cli.space import commands as space_commands
 
 app = typer.Typer(
     epilog="Example: ragsearch init kb",
@@ -13,10 +16,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (space.commands, results.commands):
+for commands in (space_commands, results_commands):
     app.registered_commands.extend(commands.registered_commands)
-app.add_typer(index.commands, name="index")
-app.add_typer(pool.commands, name="pool")
+app.add_typer(index_commands, name="index")
+app.add_typer(pool_commands, name="pool")
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it by position

@@ -22,6 +22,7 @@ commands = typer.Typer(
     rich_markup_mode=None,
 )
 
+_OPTION_OF = {"chunk": "--words and --overlap", "corpus": "CORPUS"}
 _SPACE_SUFFIXES = {".yaml", ".yml"}
 
 Source = Annotated[Path, typer.Argument(metavar="SPACE.yaml|CORPUS", help="What to index.")]
@@ -98,11 +99,13 @@ def info(
 
 def _show(folder: Path, manifest: "IndexManifest", *, json: bool) -> None:
     facts = {"folder": str(folder), **asdict(manifest)}
+    del facts["canary"]  # for `open_index`: says nothing to people
     if json:
         print_json(facts)
-    else:
-        checksums = facts.pop("checksums", {})
-        print_pairs(facts | {"files": ", ".join(checksums)})
+        return
+    files = [f"{name} ({file.bytes:,} bytes)" for name, file in manifest.files.items()]
+    versions = [f"{name} {version}" for name, version in manifest.versions.items()]
+    print_pairs(facts | {"files": ", ".join(files), "versions": ", ".join(versions)})
 
 
 def _refuse(options: Mapping[str, object], what: str) -> None:
@@ -158,7 +161,8 @@ def _index_over(corpus: Path, options: Mapping[str, object]) -> "IndexSection":
     except ValidationError as error:
         findings = findings_of(error, IndexSection)
         raise BadInputError(
-            Mistake(f"--{path[-1]}", "", what) for path, what, _ in findings
+            Mistake(_OPTION_OF.get(str(path[-1]), f"--{path[-1]}"), "", what)
+            for path, what, _ in findings
         ) from error
 
 

@@ -42,7 +42,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     """Write a table to stdout: numbers right, words left, nothing cut off in a pipe."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
     for position, column in enumerate(columns):
-        numbers = any(isinstance(row[position], int | float) for row in rows)
+        values = [row[position] for row in rows if row[position] is not None]
+        numbers = bool(values) and all(isinstance(value, int | float) for value in values)
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*(cell(value) for value in row))

@@ -131,7 +131,9 @@ def _closing_lines(record: "SearchRecord") -> list[str]:
         if trial is not None and (epoch := record.best_epoch(trial)) is not None:
             scores[trial.trial] = cell(epoch[record.metric])
     baseline = f"; the baseline has {scores[0]}" if best.trial and scores[0] else ""
-    export_it = shlex.join(["ragsearch", "export", str(record.folder), "--to", "best"])
+    is_near = record.folder.parent == Path("runs").resolve()  # where `export` looks itself
+    search = record.search if is_near else str(record.folder)
+    export_it = shlex.join(["ragsearch", "export", search, "--to", "best"])
     return [
         lines[0],
         f"best    trial {best.trial}, {record.metric} {scores[best.trial]}{baseline}",
