@@ -167,10 +167,10 @@ def _joined(address: str) -> Iterator[Cluster]:
     if address == "auto" and not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS", "auto")
     if address.startswith("ray://"):
+        # Ray's client runs the Tuner in an actor: the record, MLflow and Ctrl-C stay behind
         raise ClusterUnavailableError(
-            f"cluster {address!r}: Ray Tune does not run through Ray's client; run ragsearch "
-            "on a machine of the cluster with resources.cluster 'auto', or give the head's "
-            "'host:port'"
+            f"cluster {address!r}: through Ray's client this process would see nothing of its "
+            "trials; run ragsearch on a machine of the cluster, with resources.cluster 'auto'"
         )
     if ray.is_initialized():  # by the caller, who will shut it down
         connected = _describe(is_private=False)

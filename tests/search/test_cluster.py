@@ -81,7 +81,7 @@ def test_totals_are_over_all_nodes():
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("ray://head:10001", r"'ray://head:10001': Ray Tune does not run through Ray's client"),
+        ("ray://head:10001", r"'ray://head:10001': through Ray's client .*; run ragsearch on"),
         ("nonsense", r"'nonsense' is no address; give 'local', 'auto' or 'host:port'"),
         ("head:", r"is no address"),
         ("127.0.0.1:1", r"nobody listens there .*; start one with `ray start --head`"),
