@@ -20,7 +20,7 @@ from ragsearch.search.record import SearchRecord, Status
 from ragsearch.search.scheduler import make_scheduler
 from ragsearch.search.space import TRIAL_KEY, make_searcher
 from ragsearch.search.trainable import PoolAddress, TrialJob, run_trial, varied
-from ragsearch.spec import Spec, wall_s
+from ragsearch.spec import Spec
 from ragsearch.tracking import SearchRun, TrialRuns
 
 
@@ -30,8 +30,7 @@ def run_trials(spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex
     Returns:
         Whether the user interrupted it.
     """
-    resources, wall = spec.file.resources, spec.file.budget.wall
-    end = EndOfSearch(None if wall is None else wall_s(wall))
+    resources, end = spec.file.resources, EndOfSearch(spec.file.budget.wall_s)
     with ExitStack() as stack:
         joined = stack.enter_context(cluster(resources.cluster))
         joined.check_fits(resources.per_trial.cpu, resources.per_trial.gpu)
@@ -46,6 +45,9 @@ def run_trials(spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex
         tuner = _tuner(job, record, end, [Bookkeeper(spec, record, end), tracker])
         with end.on_signals():
             tuner.fit()
+        for trial in record.trials.values():  # Tune says nothing of those it ends at once
+            if trial.status is Status.RUNNING:
+                trial.status = Status.INTERRUPTED
     return end.interrupted
 
 

@@ -1,6 +1,7 @@
 """Events of a search: into its record on disk, and one line each into the log."""
 
 import logging
+import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -52,6 +53,7 @@ class EndOfSearch(tune.Stopper):
             self.interrupted = True
             log.warning("stopping the trials; press Ctrl-C again to leave at once")
 
+        os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune's would hide the interruption
         before = {
             number: signal.signal(number, interrupt)
             for number in (signal.SIGINT, signal.SIGTERM)
@@ -88,7 +90,7 @@ class Bookkeeper(tune.Callback):
         result: dict[str, Any],
         **info: object,
     ) -> None:
-        """Add an epoch."""
+        """Add an epoch, and remember where its model lies: only better ones are saved."""
         epoch = {
             key: float(value)
             for key, value in result.items()
@@ -96,6 +98,9 @@ class Bookkeeper(tune.Callback):
         }
         record = self._of(trial)
         record.epochs.append(epoch)
+        if saved := result.get("checkpoint_dir_name"):
+            folder = Path(trial.path) / saved
+            record.checkpoint = str(folder.relative_to(self._record.folder))
         self._record.save()
         metric = self._record.metric
         log.info(
@@ -103,20 +108,6 @@ class Bookkeeper(tune.Callback):
             record.trial, epoch["epoch"], self._n_epochs(trial), metric, epoch[metric],
             epoch["train/loss"], epoch["time/epoch_s"],
         )  # fmt: skip
-
-    @override
-    def on_checkpoint(
-        self,
-        iteration: int,
-        trials: list[Trial],
-        trial: Trial,
-        checkpoint: tune.Checkpoint,
-        **info: object,
-    ) -> None:
-        """Remember where the best model so far lies; only better ones are saved."""
-        folder = Path(checkpoint.path).relative_to(self._record.folder)
-        self._of(trial).checkpoint = str(folder)
-        self._record.save()
 
     @override
     def on_trial_complete(
