@@ -4,7 +4,6 @@ Stock Transformers opens the folder as it is. `manifest.json` says where the mod
 which index it belongs to and what each file must hold.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ragsearch.errors import BadInputError, Mistake
+from ragsearch.index.weights import sha256_file
 
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "README.md"
@@ -120,7 +120,7 @@ def checksums(folder: Path) -> dict[str, str]:
         if path.is_file()
     }
     return {
-        name: _sha256(path)
+        name: sha256_file(path)
         for name, path in files.items()
         if name not in {MANIFEST_FILE, CARD_FILE}
     }
@@ -129,11 +129,6 @@ def checksums(folder: Path) -> dict[str, str]:
 def _damage(file: Path, expected: str) -> str:
     if not file.is_file():
         return "this file of the bundle is missing; export the trial again"
-    if _sha256(file) != expected:
+    if sha256_file(file) != expected:
         return "this file is not the one that was exported; export the trial again"
     return ""
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -129,7 +129,8 @@ def test_an_unknown_search_is_refused_with_the_nearest_name(tmp_path: Path):
     make_record(tmp_path, "zoo-20261102")
 
     with pytest.raises(
-        BadInputError, match="no search 'kb-20261103'; did you mean 'kb-20261102'.*zoo-20261102"
+        BadInputError,
+        match=r"no search 'kb-20261103'; did you mean 'kb-20261102'.*zoo-20261102",
     ):
         find_search("kb-20261103", tmp_path)
 

@@ -1,0 +1,201 @@
+"""The best model of a search as a bundle: a folder stock Transformers opens, and its papers.
+
+Only what stock Transformers and ragsearch read is copied: safetensors, JSON and tokenizers.
+A bundle appears whole or not at all.
+"""
+
+import json
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from uuid import uuid4
+
+from ragsearch import __version__
+from ragsearch.errors import BadInputError
+from ragsearch.index.manifest import read_manifest
+from ragsearch.results.bundle import (
+    FORMAT,
+    RETRIEVER_FOLDER,
+    Bundle,
+    IndexReference,
+    Manifest,
+    checksums,
+)
+from ragsearch.results.card import write_card
+from ragsearch.results.leaderboard import BASELINE, find_search
+from ragsearch.search.record import SearchRecord, TrialRecord
+
+_COPIED = (
+    "config.json",
+    "generation_config.json",
+    "trial.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "question_encoder_tokenizer/*",
+    "generator_tokenizer/*",
+)
+_LIBRARIES = ("transformers", "torch", "faiss-cpu")
+
+
+def export_best(
+    search: Path | str | None,
+    to: Path | str,
+    *,
+    trial: int | None = None,
+    hf_retriever: bool = False,
+    output: Path = Path("runs"),
+) -> Bundle:
+    """Return the bundle of a search's best checkpoint, now written into a folder.
+
+    Args:
+        search: Name or folder of the search; the newest by default.
+        to: The folder to write; it must not exist yet, or be empty.
+        trial: Export this trial instead of the best one.
+        hf_retriever: Whether to add the index in Transformers' own format, which copies every
+            vector and every passage.
+        output: Folder for searches and indexes.
+
+    Raises:
+        BadInputError: If there is no such search, trial or checkpoint, the index is gone, or
+            the folder is occupied; then nothing is written.
+    """
+    record, to = find_search(search, output), Path(to)
+    chosen = _choose(record, trial)
+    checkpoint = _checkpoint_of(record, chosen)
+    with _written_whole(to) as folder:
+        _copy(checkpoint, folder)
+        manifest = _manifest(record, chosen, folder, hf_retriever=hf_retriever)
+        manifest.save(folder)
+        baseline = record.trials.get(BASELINE)
+        write_card(folder, manifest, record.best_epoch(baseline) if baseline else None)
+    return Bundle(to, manifest)
+
+
+def _choose(record: SearchRecord, trial: int | None) -> TrialRecord:
+    ranked = record.ranked()
+    if trial is None:
+        if not ranked:
+            what = (
+                f"no trial reported {record.metric}, so there is nothing to export; see "
+                f"`ragsearch trials {record.search}`"
+            )
+            raise BadInputError.single(record.folder, what)
+        return ranked[0]
+    if trial not in record.trials:
+        numbers = ", ".join(map(str, sorted(record.trials))) or "none"
+        what = f"no trial {trial}; there are: {numbers}"
+        raise BadInputError.single(record.folder, what)
+    return record.trials[trial]
+
+
+def _checkpoint_of(record: SearchRecord, trial: TrialRecord) -> Path:
+    if trial.checkpoint is None:
+        reason = f" ({trial.error})" if trial.error else ""
+        what = f"trial {trial.trial} saved no checkpoint{reason}; choose another trial"
+        raise BadInputError.single(record.folder, what)
+    folder = record.folder / trial.checkpoint
+    if not any(folder.glob("*.safetensors")):
+        what = f"the checkpoint of trial {trial.trial} is gone; choose another trial"
+        raise BadInputError.single(folder, what)
+    return folder
+
+
+@contextmanager
+def _written_whole(to: Path) -> Iterator[Path]:
+    """Give a folder to write into, and put it in its place if all went well."""
+    if to.is_dir() and any(to.iterdir()):
+        raise BadInputError.single(to, "is not empty; choose another folder or move it away")
+    if to.exists() and not to.is_dir():
+        raise BadInputError.single(to, "is a file; give a folder")
+    beside = to.absolute().with_name(f".{to.absolute().name}.{uuid4().hex[:8]}")
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        if to.is_dir():
+            to.rmdir()
+        beside.rename(to)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _copy(checkpoint: Path, folder: Path) -> None:
+    try:
+        for file in (path for pattern in _COPIED for path in checkpoint.glob(pattern)):
+            target = folder / file.relative_to(checkpoint)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, target)
+    except FileNotFoundError as error:
+        what = "the checkpoint was replaced by a better one while it was copied; try again"
+        raise BadInputError.single(checkpoint, what) from error
+
+
+def _manifest(
+    record: SearchRecord, trial: TrialRecord, folder: Path, *, hf_retriever: bool
+) -> Manifest:
+    settings = json.loads((folder / "trial.json").read_text())
+    configuration = settings["trial"]
+    index = _index(record, configuration["retrieval"]["index"])
+    if hf_retriever:
+        _add_retriever(folder, Path(index.folder))
+    return Manifest(
+        format=FORMAT,
+        search=record.search,
+        trial=trial.trial,
+        metrics=record.best_epoch(trial) or {},
+        configuration=configuration,
+        pooling=settings["pooling"],
+        decode=configuration["decode"],
+        index=index,
+        spec=json.loads((record.folder / "resolved.json").read_text()),
+        versions={
+            "ragsearch": __version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _LIBRARIES},
+        },
+        sha256=checksums(folder),
+    )
+
+
+def _index(record: SearchRecord, name: str) -> IndexReference:
+    used = record.indexes[name]
+    found = read_manifest(Path(used.folder))
+    if found.fingerprint != used.fingerprint:
+        what = (
+            f"this is index {found.fingerprint[:16]} but the search used {name}, "
+            f"{used.fingerprint[:16]}; build that one again with `ragsearch index build`"
+        )
+        raise BadInputError.single(used.folder, what)
+    return IndexReference(
+        name, used.folder, used.fingerprint, found.n_passages, found.dimension
+    )
+
+
+def _add_retriever(folder: Path, index: Path) -> None:
+    """Write the index as stock `RagRetriever` reads it, and have the configuration name it."""
+    from ragsearch.index.hf import FAISS, PASSAGES, write_hf_dataset
+    from ragsearch.index.open import open_index
+
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    _check_stock_can_ask(config["question_encoder"]["model_type"], folder)
+    write_hf_dataset(open_index(index), folder / RETRIEVER_FOLDER)
+    # Relative to the bundle, which may be moved: stock code takes them from where it runs.
+    config["index_name"] = "custom"
+    config["passages_path"] = f"{RETRIEVER_FOLDER}/{PASSAGES}"
+    config["index_path"] = f"{RETRIEVER_FOLDER}/{FAISS}"
+    file.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _check_stock_can_ask(encoder: str, folder: Path) -> None:
+    settings = json.loads((folder / "trial.json").read_text())
+    normalised = settings["trial"]["model"]["normalise"]
+    if encoder != "dpr" or settings["pooling"] != "pooler" or normalised:
+        scaled = " and normalised" if normalised else ""
+        what = (
+            f"stock Transformers asks with a DPR encoder's pooled output only, and this model "
+            f"has a {encoder} encoder pooled by {settings['pooling']}{scaled}; leave it out"
+        )
+        raise BadInputError.single("--hf-retriever", what)
