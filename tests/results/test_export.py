@@ -159,6 +159,27 @@ def test_a_checkpoint_that_is_gone_is_refused(search: SearchRecord, tmp_path: Pa
         export_best(search.folder, tmp_path / "best")
 
 
+def test_a_checkpoint_that_vanishes_while_it_is_copied_is_refused(
+    search: SearchRecord, tmp_path: Path
+):
+    checkpoint = search.folder / str(search.trials[1].checkpoint)
+    (checkpoint / "late.safetensors").symlink_to(tmp_path / "gone")
+
+    with pytest.raises(BadInputError, match=r"replaced by a better one while it was copied"):
+        export_best(search.folder, tmp_path / "best")
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
+def test_an_index_that_is_gone_is_named(search: SearchRecord, tmp_path: Path):
+    text = (search.folder / "search.json").read_text()
+    (search.folder / "search.json").write_text(
+        text.replace(search.indexes["facts"].folder, "/gone")
+    )
+
+    with pytest.raises(BadInputError, match=r"/gone: is no index"):
+        export_best(search.folder, tmp_path / "best")
+
+
 def test_an_occupied_folder_is_refused_and_left_alone(search: SearchRecord, tmp_path: Path):
     to = tmp_path / "best"
     to.mkdir()
