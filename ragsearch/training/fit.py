@@ -7,7 +7,8 @@ saved by its `save`.
 import logging
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -69,9 +70,7 @@ def fit_trial(
     model = assemble(trial)
     module = RagModule(Pipeline(model, retriever))
     reporter = _Reporter(model, module, objective, report)
-    with warnings.catch_warnings():
-        # Lightning: few workers, models in eval mode (`on_train_epoch_start` sees to it).
-        warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")
+    with _quiet():
         _trainer(trial, reporter).fit(
             module,
             _loader(train, trial.optim.effective_batch, seed),
@@ -79,8 +78,19 @@ def fit_trial(
         )
 
 
-def _trainer(trial: TrialSection, reporter: pl.Callback) -> pl.Trainer:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what Lightning has to say of itself, and what torch says of Lightning."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # few workers; models in evaluation mode, which `on_train_epoch_start` sees to
+        warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")
+        # Lightning 2.6 asks torch 2.13 in words that torch deprecates
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        yield
+
+
+def _trainer(trial: TrialSection, reporter: pl.Callback) -> pl.Trainer:
     return pl.Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=1,

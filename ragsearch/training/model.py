@@ -8,7 +8,7 @@ Axes: B questions, L question tokens, D embedding size.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,18 +142,20 @@ def load(folder: Path) -> RagModel:
     Raises:
         BadInputError: If the folder is not such a folder.
     """
-    settings_file = folder / TRIAL_FILE
-    if not settings_file.is_file():
-        raise BadInputError.single(
-            folder, f"no {TRIAL_FILE} here; give a folder written by `ragsearch export`"
-        )
+    for name in (TRIAL_FILE, "config.json"):  # without the latter Transformers invents one
+        if not (folder / name).is_file():
+            raise BadInputError.single(
+                folder, f"no {name} here; give a folder written by `ragsearch export`"
+            )
     try:
-        settings = json.loads(settings_file.read_text(encoding="utf-8"))
+        settings = json.loads((folder / TRIAL_FILE).read_text(encoding="utf-8"))
         trial = TrialSection.model_validate(settings["trial"])
         with _no_progress_bar():
-            network: RagNetwork = _CLASSES[trial.model.type].from_pretrained(
-                folder, use_safetensors=True, dtype=torch.float32
+            network: RagNetwork
+            network, loading = _CLASSES[trial.model.type].from_pretrained(
+                folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
+        _check_complete(loading["missing_keys"])
         network.train(mode=False)
         return RagModel(
             network,
@@ -162,7 +164,7 @@ def load(folder: Path) -> RagModel:
             settings["pooling"],
             trial,
         )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BadInputError.single(
             folder, f"cannot be read: {_first_line(error)}; export the model again"
         ) from error
@@ -232,26 +234,36 @@ def _load_generator(trial: TrialSection) -> PreTrainedModel:
                 use_safetensors=True,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        what = f"cannot be loaded as a generator: {_first_line(error)}"
+        _check_complete(loading["missing_keys"])
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        what = (
+            f"cannot be loaded as a generator: {_first_line(error)}; give a folder or hub id "
+            "of a sequence-to-sequence model with safetensors"
+        )
         raise BadInputError.single(name, what, key=key) from error
-    if loading["missing_keys"]:
-        missing = min(loading["missing_keys"])
-        what = f"lacks weights, such as {missing}, and would get random ones; give them all"
-        raise BadInputError.single(name, what, key=key)
     return generator
+
+
+def _check_complete(missing: Collection[str]) -> None:
+    """Refuse a model with weights that Transformers has just drawn at random.
+
+    Raises:
+        ValueError: If there are such, like every other reason not to load a model.
+    """
+    if missing:
+        raise ValueError(f"{len(missing)} weights are missing, such as {min(missing)}")
 
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
     """Read weights without a bar on stderr, which belongs to the search's own progress."""
     was_shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         if was_shown:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _first_line(error: Exception) -> str:

@@ -91,7 +91,7 @@ def make_trial(tiny: Tiny) -> MakeTrial:
             },
             "retrieval": {"n_docs": 3},
             "regularisation": {"dropout": 0.0},
-            "train": {"max_context_length": 64, "max_source_length": 32},
+            "train": {"max_epochs": 1, "max_context_length": 64, "max_source_length": 32},
             "decode": {"max_length": 12},
         }
         for path, value in settings.items():
