@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from typing_extensions import override
+
 
 class RagsearchError(Exception):
     """Anything ragsearch raises on purpose; its message is meant for the user."""
@@ -26,6 +28,7 @@ class Mistake:
     what: str
     """What was wrong, with the value, and what to do."""
 
+    @override
     def __str__(self) -> str:
         """Write the mistake as `place: key: what`."""
         return ": ".join(part for part in (self.place, self.key, self.what) if part)

@@ -52,8 +52,8 @@ def _duration(text: str) -> str:
 
 
 def _cluster(text: str) -> str:
-    if text not in {"local", "auto"} and not re.fullmatch(r"(ray://)?[^/\s:]+:\d{1,5}", text):
-        raise ValueError(f"must be local, auto, host:port or ray://host:port, not {text!r}")
+    if text not in {"local", "auto"} and not re.fullmatch(r"[^/\s:]+:\d{1,5}", text):
+        raise ValueError(f"must be local, auto or host:port, not {text!r}")
     return text
 
 
@@ -315,7 +315,7 @@ class ResourcesSection(Section):
     max_concurrent: Count | None = None
     """Trials at a time; as many as fit by default."""
     cluster: Annotated[str, AfterValidator(_cluster)] = "local"
-    """`local` starts a private Ray; `auto`, `host:port` or `ray://host:port` joins one."""
+    """`local` starts a private Ray; `auto` or `host:port` joins one."""
 
 
 class TrackingSection(Section):
