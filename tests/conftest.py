@@ -12,8 +12,12 @@ os.environ.update({
 })
 
 import pytest
+from jaxtyping import install_import_hook
 
-from tests.tiny import Tiny, tiny_everything
+# from here on every call in these packages is checked: types, shapes, and that axes agree
+install_import_hook(["ragsearch.index"], "beartype.beartype")
+
+from tests.tiny import Tiny, tiny_everything  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -196,18 +196,19 @@ class _Build:
         vectors = np.memmap(self.folder / _VECTORS_FILE, np.float32, mode="w+", shape=shape)
         done = 0
         for passages in windows(store, _BATCHES_A_WINDOW * settings.batch_size):
-            vectors[done : done + len(passages)] = encoder.encode_passages(
+            embedded = encoder.encode_passages(
                 [passage.title for passage in passages],
                 [passage.text for passage in passages],
                 max_length=settings.max_length,
                 batch_size=settings.batch_size,
             )
+            if not np.isfinite(embedded).all():
+                what = "gives NaN or infinite vectors; its weights are damaged"
+                raise BadInputError.single(settings.encoder, what)
+            vectors[done : done + len(passages)] = embedded
             done += len(passages)
             if report:
                 report(done, len(store))
-        if not np.isfinite(vectors).all():
-            what = "gives NaN or infinite vectors; its weights are damaged"
-            raise BadInputError.single(settings.encoder, what)
         return vectors
 
     def _manifest(

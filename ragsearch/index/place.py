@@ -24,7 +24,7 @@ def locked(place: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink()
+        path.unlink(missing_ok=True)
         os.close(lock)
 
 

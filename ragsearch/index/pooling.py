@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils.generic import ModelOutput
 
 from ragsearch.index.weights import AskedPooling, Pooling, choose_pooling
 
@@ -26,7 +26,7 @@ def resolve_pooling(
 
 
 def pool(
-    output: BaseModelOutputWithPooling,
+    output: ModelOutput,
     attention_mask: Int[Tensor, "B L"],
     pooling: Pooling,
     *,
@@ -45,13 +45,12 @@ def pool(
 
 
 def _pooled(
-    output: BaseModelOutputWithPooling, attention_mask: Tensor, pooling: Pooling
+    output: ModelOutput, attention_mask: Tensor, pooling: Pooling
 ) -> Tensor:
     if pooling == "pooler":
-        assert output.pooler_output is not None  # noqa: S101  # loading saw to it
-        return output.pooler_output
-    tokens = output.last_hidden_state
-    assert tokens is not None  # noqa: S101
+        pooled: Tensor = output["pooler_output"]
+        return pooled
+    tokens: Tensor = output["last_hidden_state"]
     if pooling == "cls":
         return tokens[:, 0]
     mask = attention_mask.unsqueeze(-1).to(tokens.dtype)
