@@ -44,9 +44,7 @@ def pool(
     return torch.nn.functional.normalize(vectors, dim=-1) if normalise else vectors
 
 
-def _pooled(
-    output: ModelOutput, attention_mask: Tensor, pooling: Pooling
-) -> Tensor:
+def _pooled(output: ModelOutput, attention_mask: Tensor, pooling: Pooling) -> Tensor:
     if pooling == "pooler":
         pooled: Tensor = output["pooler_output"]
         return pooled
