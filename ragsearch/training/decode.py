@@ -71,7 +71,8 @@ def _decode_thoroughly(
     answers = []
     for number, candidates in enumerate(per_question):
         rows = slice(number * n_docs, (number + 1) * n_docs)
-        encoded = _Encoded(states[rows], mask[rows], doc_scores[number])
+        width = int(mask[rows].sum(dim=-1).max())  # of these contexts, not of the batch
+        encoded = _Encoded(states[rows, :width], mask[rows, :width], doc_scores[number])
         answers.append(encoded.best(model, candidates))
     return answers
 
@@ -99,6 +100,9 @@ class _Encoded:
 
     def _nll(self, model: RagModel, labels: Int64[Tensor, "C T"]) -> Float[Tensor, " C"]:
         n_candidates, n_docs = len(labels), len(self.doc_scores)
+        mask = _until_end(labels, model.generator.config.eos_token_id)
+        length = int(mask.sum(dim=-1).max())
+        labels, mask = labels[:, :length], mask[:, :length]
         logits = model.generator(
             encoder_outputs=BaseModelOutput(
                 last_hidden_state=self.states.repeat(n_candidates, 1, 1)
@@ -108,7 +112,6 @@ class _Encoded:
             use_cache=False,
         ).logits
         scores = self.doc_scores.expand(n_candidates, -1)
-        mask = _until_end(labels, model.generator.config.eos_token_id)
         return marginal_loss("rag_sequence", logits, scores, labels, mask).nll
 
 
