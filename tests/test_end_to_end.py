@@ -19,12 +19,15 @@ N_VAL = 32
 
 
 class Smoke(NamedTuple):
+    """A finished search."""
+
     folder: Path
     """Where the commands ran."""
     said: str
     """What `run` printed."""
 
     def trials(self):
+        """Return the leaderboard."""
         return json.loads(ragsearch("trials", "--json", cwd=self.folder))
 
 

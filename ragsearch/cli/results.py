@@ -8,6 +8,7 @@ import typer
 
 from ragsearch.cli.options import IndexFolder, Json, Output, Search
 from ragsearch.cli.printing import cell, print_json, print_pairs, print_table, say
+from ragsearch.errors import BadInputError
 
 if TYPE_CHECKING:
     from ragsearch.search.record import SearchRecord
@@ -80,6 +81,8 @@ def evaluate_bundle(  # noqa: PLR0913 - its options
     """
     from ragsearch.results.evaluate import evaluate
 
+    if predictions is not None and predictions.exists():
+        raise BadInputError.single(predictions, "exists already; choose another file")
     found = evaluate(bundle, data, index=index, no_retrieval=no_retrieval, limit=limit)
     if predictions is not None:
         found.write_predictions(predictions)
@@ -92,21 +95,26 @@ def evaluate_bundle(  # noqa: PLR0913 - its options
 @commands.command(epilog="Example: ragsearch ask best 'What is the capital of Fiji?'")
 def ask(
     bundle: Bundle,
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
+    questions: Annotated[list[str], typer.Argument(metavar="QUESTION...", help="What to ask.")],
     *,
     index: IndexFolder = None,
     json: Json = False,
 ) -> None:
-    """Answer a question, with the passages it comes from."""
-    from ragsearch.results.ask import ask as answer_to
+    """Answer questions, each with the passages the answer comes from.
 
-    answer = answer_to(bundle, question, index)
-    if json:
-        print_json(answer.as_dict())
-        return
-    typer.echo(f"{answer.answer}\n")
-    rows = [(p.weight, p.title, p.text) for p in answer.passages]
-    print_table(("weight", "title", "text"), rows)
+    A passage's weight is its share in the answer. With --json, one document a question.
+    """
+    from ragsearch.results.ask import Answerer
+
+    answerer = Answerer(bundle, index)
+    for question in questions:
+        answer = answerer.ask(question)
+        if json:
+            print_json(answer.as_dict())
+            continue
+        typer.echo(f"{answer.answer}\n")
+        rows = [(p.weight, p.title, p.text) for p in answer.passages]
+        print_table(("weight", "title", "text"), rows)
 
 
 def show_trials(record: "SearchRecord") -> None:

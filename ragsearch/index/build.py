@@ -22,14 +22,10 @@ from ragsearch.data.passages import CorpusRow, PlacedText, iter_placed_corpus
 from ragsearch.data.rows import MistakeList
 from ragsearch.errors import BadInputError, Mistake
 from ragsearch.index.encoder import TextEncoder
-from ragsearch.index.fingerprint import (
-    FORMAT,
-    CorpusDigest,
-    fingerprint_of,
-    index_fingerprint,
-)
+from ragsearch.index.fingerprint import CorpusDigest, fingerprint_of, index_fingerprint
 from ragsearch.index.manifest import (
     FAISS_FILE,
+    FORMAT,
     MANIFEST_FILE,
     PASSAGES_FILE,
     Canary,

@@ -9,11 +9,9 @@ import json
 from pathlib import Path
 
 from ragsearch.data.passages import CorpusRow, iter_corpus
+from ragsearch.index.manifest import FORMAT
 from ragsearch.index.weights import choose_pooling, fingerprint_model, model_config
 from ragsearch.spec.schema import IndexSection
-
-FORMAT = 1
-"""Version of the index folder; a newer one is refused, another one gives another index."""
 
 
 class CorpusDigest:

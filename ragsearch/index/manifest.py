@@ -12,8 +12,10 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from ragsearch.errors import BadInputError, Mistake
-from ragsearch.index.fingerprint import FORMAT
 from ragsearch.index.weights import Pooling, sha256_file
+
+FORMAT = 1
+"""Version of the index folder; a newer one is refused, another one gives another index."""
 
 MANIFEST_FILE = "manifest.json"
 FAISS_FILE = "index.faiss"

@@ -132,6 +132,16 @@ def _copy(checkpoint: Path, folder: Path) -> None:
         raise BadInputError.single(checkpoint, what) from error
 
 
+def _resolved(record: SearchRecord) -> dict[str, object]:
+    file = record.folder / "resolved.json"
+    try:
+        resolved: dict[str, object] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        what = f"cannot be read ({error}); restore it, or run the search again"
+        raise BadInputError.single(file, what) from error
+    return resolved
+
+
 def _manifest(
     record: SearchRecord, trial: TrialRecord, folder: Path, *, hf_retriever: bool
 ) -> Manifest:
@@ -149,7 +159,7 @@ def _manifest(
         pooling=settings["pooling"],
         decode=configuration["decode"],
         index=index,
-        spec=json.loads((record.folder / "resolved.json").read_text()),
+        spec=_resolved(record),
         versions={
             "ragsearch": __version__,
             "python": platform.python_version(),

@@ -6,7 +6,7 @@ in this process and a fake in a test all fulfil `Retriever`, and a trial cannot 
 Axes: Q queries, K passages per query, D embedding size, N passages.
 """
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -23,6 +23,7 @@ class BadQueriesError(RagsearchError):
     exit_code: ClassVar[int] = 2
 
 
+@runtime_checkable
 class Retriever(Protocol):
     """Whoever finds the passages nearest to a query."""
 

@@ -99,7 +99,8 @@ class Bookkeeper(tune.Callback):
         record = self._of(trial)
         record.epochs.append(epoch)
         if saved := result.get("checkpoint_dir_name"):
-            folder = Path(trial.path) / saved
+            assert trial.path is not None  # a trial that reported has a folder
+            folder = Path(trial.path, saved)
             record.checkpoint = str(folder.relative_to(self._record.folder))
         self._record.save()
         metric = self._record.metric

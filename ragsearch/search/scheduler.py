@@ -17,7 +17,7 @@ def make_scheduler(spec: Spec) -> TrialScheduler:
     """Make the scheduler a space file asks for."""
     settings, objective = spec.file.search.scheduler, spec.file.objectives[0]
     if settings.name == "none":
-        return FIFOScheduler()
+        return FIFOScheduler()  # type: ignore[no-untyped-call] # Ray leaves it so
     return _BaselineKeeper(
         time_attr="epoch",
         metric=objective.metric,

@@ -11,7 +11,7 @@ from typing_extensions import TypeIs
 
 from ragsearch.spec.document import Finding
 from ragsearch.spec.domains import BadDomainError, parse_domain
-from ragsearch.spec.draft import Draft, Option
+from ragsearch.spec.draft import Draft
 from ragsearch.spec.keys import leaves, suggestion
 from ragsearch.spec.messages import findings_of, shown
 from ragsearch.spec.models import bad_models, unheard_dropout
@@ -28,7 +28,6 @@ def broken_rules(draft: Draft) -> Iterator[Finding]:
     yield from _bad_domains(draft)
     yield from _unusable_values(draft)
     yield from _unknown_indexes(draft)
-    yield from _uneven_batches(draft)
     yield from _late_rungs(draft)
     yield from _half_precision_without_gpu(draft)
     yield from unheard_dropout(draft)
@@ -97,19 +96,6 @@ def _unknown_indexes(draft: Draft) -> Iterator[Finding]:
             yield Finding(path, f"no index '{name}'; {suggestion(name, names)}")
 
 
-def _uneven_batches(draft: Draft) -> Iterator[Finding]:
-    for effective, batch in draft.combinations("optim.effective_batch", "train.batch_size"):
-        if not (_is_count(effective.value) and _is_count(batch.value)):
-            continue
-        if effective.value > batch.value and effective.value % batch.value:
-            what = (
-                f"optim.effective_batch {effective.value} must be a multiple of"
-                f" train.batch_size {batch.value}, or smaller than it"
-            )
-            yield Finding(_varied(effective, batch).path, what)
-            return
-
-
 def _late_rungs(draft: Draft) -> Iterator[Finding]:
     scheduler = ("search", "scheduler")
     least = draft.value(*scheduler, "min")
@@ -135,8 +121,3 @@ def _half_precision_without_gpu(draft: Draft) -> Iterator[Finding]:
 
 def _is_count(value: object) -> TypeIs[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _varied(*options: Option) -> Option:
-    """Return the option that the space gives, else the first."""
-    return next((option for option in options if option.path[0] == "space"), options[0])

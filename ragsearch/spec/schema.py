@@ -199,7 +199,7 @@ class OptimSection(Section):
     max_grad_norm: Positive = 0.1
     """Gradients are clipped to this global norm."""
     effective_batch: Count = 16
-    """Questions an optimiser step; a multiple of `train.batch_size` or smaller than it."""
+    """Questions an optimiser step, in as many forward passes as `train.batch_size` makes."""
 
 
 class RegularisationSection(Section):
@@ -219,7 +219,7 @@ class TrainSection(Section):
     max_epochs: Count = 3
     """Passes over the training questions, one validation after each."""
     batch_size: Count = 16
-    """Questions a forward pass holds; `optim.effective_batch` is reached by accumulation."""
+    """Questions a forward pass holds at most; it changes memory and speed, not the result."""
     eval_batch_size: Count = 32
     """Questions a forward pass holds in validation."""
     precision: Annotated[Literal["32", "bf16-mixed", "16-mixed"], BeforeValidator(_as_text)] = (

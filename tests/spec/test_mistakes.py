@@ -135,7 +135,7 @@ MUTATIONS = {
     ),
     "cluster that is no address": (
         "budget:", "resources: {cluster: there}\nbudget:", 31,
-        "resources.cluster: must be local, auto, host:port or ray://host:port, not 'there'",
+        "resources.cluster: must be local, auto or host:port, not 'there'",
     ),
     "tracking that is no uri": (
         "budget:", "tracking: {uri: mlruns}\nbudget:", 31,
@@ -177,16 +177,6 @@ MUTATIONS = {
     "unknown index in the space": (
         "{choice: [one, two]}", "{choice: [one, tow]}", 26,
         "space.retrieval.index: no index 'tow'; did you mean 'two'?",
-    ),
-    "uneven batches": (
-        "effective_batch: 16", "effective_batch: 12", 22,
-        "trial.optim.effective_batch: optim.effective_batch 12 must be a multiple of"
-        " train.batch_size 8, or smaller than it",
-    ),
-    "uneven batches somewhere in the space": (
-        "space:\n", "space:\n  train.batch_size: {choice: [4, 6]}\n", 26,
-        "space.train.batch_size: optim.effective_batch 16 must be a multiple of"
-        " train.batch_size 6, or smaller than it",
     ),
     "first rung after the end": (
         "{min: 1,", "{min: 4,", 30,
