@@ -15,9 +15,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 # from here on every call in these packages is checked: types, shapes, and that axes agree
-install_import_hook(
-    ["ragsearch.index", "ragsearch.retrieval", "ragsearch.training"], "beartype.beartype"
-)
+install_import_hook(["ragsearch.index", "ragsearch.training"], "beartype.beartype")
 
 from tests.tiny import Tiny, tiny_everything  # noqa: E402
 

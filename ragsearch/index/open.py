@@ -45,7 +45,7 @@ class PassageIndex:
             n_docs: Passages a query; ids are -1 where there are not so many.
         """
         width = self.manifest.dimension
-        assert queries.shape[1:] == (width,), f"{queries.shape} is not {width} wide"  # noqa: S101
+        assert queries.shape[1:] == (width,), f"{queries.shape} is not {width} wide"
         return search(self.vectors, queries, n_docs)
 
 

@@ -68,7 +68,7 @@ class PassageStore:
 
     def _one(self, number: int) -> Passage:
         # -1 marks a missing hit: it must never become the last passage
-        assert 0 <= number < len(self), f"no passage {number}"  # noqa: S101
+        assert 0 <= number < len(self), f"no passage {number}"
         place = bisect_right(self._ends, number)
         batch = self._batches[place]
         row = number - (self._ends[place] - batch.num_rows)

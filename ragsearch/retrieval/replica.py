@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Protocol, TypedDict
+from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -26,6 +26,7 @@ PROTOCOL = 1
 """Number of the conversation between client and replica; both sides must have the same."""
 
 
+@runtime_checkable
 class Keeper(Protocol):
     """Who runs a replica: says whether it outlives its leases, and ends it."""
 

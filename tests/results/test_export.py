@@ -212,7 +212,7 @@ def test_a_failed_export_leaves_nothing(search: SearchRecord, tmp_path: Path):
     (search.folder / "resolved.json").unlink()
     before = files_of(tmp_path)
 
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(BadInputError, match=r"resolved\.json: cannot be read"):
         export_best(search.folder, tmp_path / "best")
     assert files_of(tmp_path) == before
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
