@@ -16,13 +16,13 @@ def ragsearch(*arguments: object, cwd: Path, timeout_s: float = 300) -> str:
 
 
 def try_ragsearch(
-    *arguments: object, cwd: Path, timeout_s: float = 300
+    *arguments: object, cwd: Path, timeout_s: float = 300, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, however it ends."""
     return subprocess.run(
         command(*arguments),
         cwd=cwd,
-        env=environment(),
+        env=environment() | variables,
         capture_output=True,
         text=True,
         timeout=timeout_s,

@@ -116,7 +116,7 @@ def cluster(
     """
     prepare(address)
     for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # our log says it in one line
     connection = _private(num_cpus, num_gpus) if address == LOCAL else _joined(address)
     with connection as connected:
         yield connected

@@ -24,12 +24,8 @@ from ragsearch.spec import Spec
 from ragsearch.tracking import SearchRun, TrialRuns
 
 
-def run_trials(spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex]) -> bool:
-    """Run every trial of a search and fill its record.
-
-    Returns:
-        Whether the user interrupted it.
-    """
+def run_trials(spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex]) -> None:
+    """Run every trial of a search and fill its record, its status included."""
     resources, end = spec.file.resources, EndOfSearch(spec.file.budget.wall_s)
     with ExitStack() as stack:
         joined = stack.enter_context(cluster(resources.cluster))
@@ -48,7 +44,8 @@ def run_trials(spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex
         for trial in record.trials.values():  # Tune says nothing of those it ends at once
             if trial.status is Status.RUNNING:
                 trial.status = Status.INTERRUPTED
-    return end.interrupted
+        done = Status.FINISHED if record.ranked() else Status.FAILED
+        record.status = Status.INTERRUPTED if end.interrupted else done
 
 
 @contextmanager
@@ -87,13 +84,12 @@ def _tracked(spec: Spec, record: SearchRecord, end: EndOfSearch) -> Iterator[Tri
     run.log_text(spec.text, "space.yaml")
     run.log_text(json.dumps(spec.resolved(), indent=2), "resolved.json")
 
-    status = Status.FAILED
     try:
         yield run.trial_runs(partial(_resolve, spec), end.stop_all)
-        status = Status.INTERRUPTED if end.interrupted else Status.FINISHED
         run.log_metrics(_best_metrics(record))
     finally:
-        run.close(status.value)
+        ended = record.status is not Status.RUNNING
+        run.close(record.status if ended else Status.FAILED)
 
 
 def _resolve(spec: Spec, config: Mapping[str, object]) -> dict[str, object]:

@@ -52,6 +52,13 @@ class Plan:
         """Give the plan as plain data."""
         return asdict(self)
 
+    def _memory_line(self) -> str:
+        if self.concurrent is None:
+            return "memory    as many trials as the cluster has room for"
+        if self.memory_bytes is None:
+            return f"memory    {_size(None)}"
+        return f"memory    {_size(self.memory_bytes)} expected at most"
+
     def lines(self) -> list[str]:
         """Write the plan for people."""
         stops = f"compared after epoch {', '.join(map(str, self.rungs))}" if self.rungs else ""
@@ -62,7 +69,7 @@ class Plan:
             f"epochs    up to {self.max_epochs}; {stops or 'no early stopping'}",
             f"questions {self.n_train} to train on, {self.n_val} to validate on",
             *(_index_line(index) for index in self.indexes),
-            f"memory    {_size(self.memory_bytes)} expected at most",
+            self._memory_line(),
         ]
         return lines + [f"warning   {warning}" for warning in self.warnings]
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ragsearch.data.check import check_inputs
-from ragsearch.errors import EveryTrialFailedError, RagsearchError, SearchInterruptedError
+from ragsearch.errors import EveryTrialFailedError, SearchInterruptedError
 from ragsearch.index.build import build_index
 from ragsearch.index.fingerprint import index_fingerprint
 from ragsearch.index.open import PassageIndex
@@ -76,11 +76,9 @@ def run_search(
     record = _open_record(spec, indexes, output)
     started = time.monotonic()
     try:
-        interrupted = run_trials(spec, record, indexes)
-        record.status = Status.INTERRUPTED if interrupted else Status.FINISHED
-    except (RagsearchError, KeyboardInterrupt) as error:
-        stopped = isinstance(error, KeyboardInterrupt)
-        record.status = Status.INTERRUPTED if stopped else Status.FAILED
+        run_trials(spec, record, indexes)
+    except KeyboardInterrupt:
+        record.status = Status.INTERRUPTED
         raise
     finally:
         record.wall_s = time.monotonic() - started

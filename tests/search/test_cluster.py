@@ -1,5 +1,6 @@
 """Private clusters, and one started by `ray start --head` with a token that drivers join."""
 
+import json
 import os
 import secrets
 import shutil
@@ -15,11 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ragsearch.errors import BadInputError, ClusterUnavailableError
 from ragsearch.index.build import build_index
 from ragsearch.search.cluster import Cluster, Node, cluster
+from ragsearch.search.record import SearchRecord
 from ragsearch.spec.schema import IndexSection
+from tests.command import try_ragsearch
+from tests.search.conftest import space_content
 from tests.tiny import Tiny
 
 SMALL = Cluster("127.0.0.1:1", (Node(2, 0), Node(8, 1)), is_private=False)
@@ -196,6 +201,35 @@ def test_a_second_driver_finds_the_detached_pool_of_the_first(head, tiny: Tiny, 
 
     assert first.startswith("False [[")
     assert second.splitlines() == [first.strip(), "1"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_next_run_finds_index_and_pool_of_the_one_before(head, tiny: Tiny, tmp_path):
+    content = space_content(tiny, space={}, budget={"trials": 1})
+    content["trial"]["train"] = {"max_epochs": 1}
+    content["resources"] = {"cluster": head.address}
+    content["pool"] = {"lifetime": "detached"}
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(content))
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(head.home / "token")}
+
+    pools, records = [], []
+    for _ in range(2):
+        done = try_ragsearch("run", "space.yaml", cwd=tmp_path, **token)
+        assert done.returncode == 0, done.stderr
+        listed = ("pool", "ls", "--address", head.address, "--json")
+        pools.append(json.loads(try_ragsearch(*listed, cwd=tmp_path, **token).stdout))
+    stopped = try_ragsearch(
+        "pool", "stop", "--all", "--address", head.address, cwd=tmp_path, **token
+    )
+
+    one, two = (pool["pids"] for (pool,) in pools)
+    assert one == two
+    assert stopped.returncode == 0, stopped.stderr
+    assert len(list((tmp_path / "runs" / "indexes").glob("*/manifest.json"))) == 1
+    records = [SearchRecord.load(folder) for folder in (tmp_path / "runs").glob("tiny-*")]
+    first, second = (record.trials[0].epochs[0] for record in records)
+    assert first["val/nll"] == second["val/nll"]
 
 
 @pytest.mark.ray

@@ -1,6 +1,5 @@
 """Searches over tiny models, each in a process of its own, as the command runs them."""
 
-import json
 import signal
 import subprocess
 import time
@@ -83,18 +82,3 @@ def test_a_mistake_ends_the_run_before_anything_is_written(tiny, tmp_path):
     assert done.returncode == 2
     assert "trial.retrieval.n_docs" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["space.yaml"]
-
-
-def test_a_second_search_builds_no_index_and_shares_nothing_else(tiny, tmp_path):
-    content = space_content(tiny, space={}, budget={"trials": 1})
-    content["trial"]["train"] = {"max_epochs": 1}
-    (tmp_path / "space.yaml").write_text(yaml.safe_dump(content))
-    for _ in range(2):
-        done = try_ragsearch("run", "space.yaml", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-
-    one, two = sorted((tmp_path / "runs").glob("tiny-*"))
-    assert len(list((tmp_path / "runs" / "indexes").glob("*/manifest.json"))) == 1
-    first, second = SearchRecord.load(one), SearchRecord.load(two)
-    assert first.trials[0].epochs[0]["val/nll"] == second.trials[0].epochs[0]["val/nll"]
-    assert json.loads((one / "resolved.json").read_text())["seed"] == 3
