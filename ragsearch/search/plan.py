@@ -6,11 +6,12 @@ Reads model configurations as JSON and file sizes; loads no model, no index and 
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ragsearch.data.check import Inputs
-from ragsearch.errors import BadInputError
+from ragsearch.errors import BadInputError, Mistake
 from ragsearch.spec import Choice, Ordinal, Spec, TrialSection
 
 _REPLICA_BYTES = 120 << 20  # a Ray worker with faiss and pyarrow, index pages not counted
@@ -85,8 +86,12 @@ def make_plan(spec: Spec, inputs: Inputs) -> Plan:
         The plan, which prints itself line by line.
 
     Raises:
-        BadInputError: If a trial asks for more than this machine has, and Ray runs only here.
+        BadInputError: If a trial asks for more than this machine has, and Ray runs only here;
+            if question encoder and index have vectors of different width.
     """
+    mistakes = [*_oversized(spec), *_unequal_widths(spec)]
+    if mistakes:
+        raise BadInputError(mistakes)
     concurrent = _concurrent(spec)
     indexes = tuple(_index_plan(spec, inputs, name) for name in used_indexes(spec))
     return Plan(
@@ -124,28 +129,48 @@ def rungs(spec: Spec) -> list[int]:
     return epochs
 
 
+def _oversized(spec: Spec) -> Iterator[Mistake]:
+    """Find what a trial asks for and this machine has not."""
+    if spec.file.resources.cluster != "local":
+        return
+    asked, have = spec.file.resources.per_trial, _machine()
+    for kind, want in (("cpu", asked.cpu), ("gpu", asked.gpu)):
+        if want > have[kind]:
+            what = (
+                f"a trial asks for {want:g} and this machine has {have[kind]}; ask for less "
+                "or join a larger cluster with resources.cluster"
+            )
+            yield spec.mistake(f"resources.per_trial.{kind}", what)
+
+
+def _unequal_widths(spec: Spec) -> Iterator[Mistake]:
+    """Find indexes whose vectors the question encoder's cannot be multiplied with."""
+    question_encoder = spec.file.trial.model.question_encoder
+    width = _hidden_size(question_encoder)
+    for name in used_indexes(spec):
+        other = _hidden_size(spec.file.indexes[name].encoder)
+        if width and other and width != other:
+            what = (
+                f"gives vectors of {other} numbers and {question_encoder} of {width}; choose "
+                "encoders of one width"
+            )
+            yield spec.mistake(f"indexes.{name}.encoder", what)
+
+
 def _concurrent(spec: Spec) -> int | None:
-    resources = spec.file.resources
+    resources, have = spec.file.resources, _machine()
     if resources.cluster != "local":
         return resources.max_concurrent
-    have = {"cpu": len(os.sched_getaffinity(0)), "gpu": _n_gpus()}
-    want = {"cpu": resources.per_trial.cpu, "gpu": resources.per_trial.gpu}
-    mistakes = [
-        spec.mistake(
-            f"resources.per_trial.{kind}",
-            f"a trial asks for {want[kind]:g} and this machine has {have[kind]}; ask for less "
-            "or join a larger cluster with resources.cluster",
-        )
-        for kind in want
-        if want[kind] > have[kind]
-    ]
-    if mistakes:
-        raise BadInputError(mistakes)
-    fitting = min(int(have[kind] / want[kind]) for kind in want if want[kind])
-    limits = [fitting, spec.file.budget.trials]
+    limits = [int(have["cpu"] / resources.per_trial.cpu), spec.file.budget.trials]
+    if resources.per_trial.gpu:
+        limits.append(int(have["gpu"] / resources.per_trial.gpu))
     if resources.max_concurrent is not None:
         limits.append(resources.max_concurrent)
     return min(limits)
+
+
+def _machine() -> dict[str, int]:
+    return {"cpu": len(os.sched_getaffinity(0)), "gpu": _n_gpus()}
 
 
 def _n_gpus() -> int:

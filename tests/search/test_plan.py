@@ -3,6 +3,7 @@ import pytest
 from ragsearch.data.check import check_inputs
 from ragsearch.errors import BadInputError
 from ragsearch.search.plan import make_plan
+from tests.tiny import tiny_dpr
 
 
 def _plan(spec):
@@ -51,6 +52,14 @@ def test_a_trial_larger_than_this_machine_is_refused_with_its_line(space_of):
     with pytest.raises(BadInputError, match=r"space\.yaml:\d+: resources\.per_trial\.cpu") as e:
         _plan(spec)
     assert "resources.per_trial.gpu: a trial asks for 1 and this machine has 0" in str(e.value)
+
+
+def test_encoders_of_different_width_are_refused_with_their_line(space_of, tiny, tmp_path):
+    wide = tiny_dpr(tmp_path / "wide", "context", dim=64)
+    index = {"corpus": str(tiny.corpus), "encoder": str(wide)}
+
+    with pytest.raises(BadInputError, match=r"yaml:\d+: indexes\.tiny\.encoder: .* 64 .* 32;"):
+        _plan(space_of(indexes={"tiny": index}))
 
 
 def test_the_plan_speaks_to_people(space_of):
