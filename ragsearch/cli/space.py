@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ragsearch.cli.options import Json, Output, Overrides
-from ragsearch.cli.printing import print_json, say
+from ragsearch.cli.printing import print_json, progress_bar, say
 from ragsearch.cli.results import show_trials
 
 commands = typer.Typer()
@@ -69,4 +69,4 @@ def run(space: SpacePath, override: Overrides = None, *, output: Output = Path("
     spec = load_spec(space, override or ())
     from ragsearch.search.run import run_search  # heavy: a mistyped key is told at once
 
-    show_trials(run_search(spec, output=output).record)
+    show_trials(run_search(spec, output=output, progress=progress_bar).record)
