@@ -15,7 +15,7 @@ The map: the packages in the order the data travels, each with its modules in th
     retrieval   the seam `Retriever`, and the pool of replicas behind it
                   retriever replica actors client lease pool
     training    one trial: question to hits to contexts to marginal loss, fit and scored
-                  model contexts pipeline loss decode metrics evaluation module fit
+                  parts model contexts pipeline loss decode metrics evaluation module fit
     tracking    MLflow: a run a search, a run a trial
                   search_run trials child
     search      many trials: planned, proposed, stopped, recorded

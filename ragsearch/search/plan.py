@@ -195,6 +195,7 @@ def _hidden_size(model: str) -> int | None:
     if not config.is_file():
         return None
     content = json.loads(config.read_text())
+    content = content.get("question_encoder", content)  # a whole RAG checkpoint has both parts
     size = content.get("projection_dim") or content.get("hidden_size")
     return int(size) if size else None
 

@@ -13,6 +13,7 @@ from ragsearch.spec.paths import MODEL_KEYS
 
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_CHECKPOINT_TOKENIZERS = ("question_encoder_tokenizer", "generator_tokenizer")
 # The names T5's family gives itself; none has dropout on attention weights.
 _WITHOUT_ATTENTION_DROPOUT = ("t5", "mt5", "umt5", "longt5")
 
@@ -39,8 +40,11 @@ def _lacks(folder: str) -> Iterator[str]:
         return
     if model_config(folder) is None:
         yield f"{folder} has no readable config.json; give a folder `save_pretrained` wrote"
-    if not any((path / name).is_file() for name in _TOKENIZERS):
-        yield f"{folder} has no tokenizer ({', '.join(_TOKENIZERS)}); save one beside the model"
+    is_checkpoint = model_type(folder) == "rag"
+    for place in _CHECKPOINT_TOKENIZERS if is_checkpoint else (".",):
+        if not any((path / place / name).is_file() for name in _TOKENIZERS):
+            where = (path / place).as_posix()
+            yield f"{where} has no tokenizer ({', '.join(_TOKENIZERS)}); save the model's there"
     if not any((path / name).is_file() for name in _WEIGHTS):
         pickled = " (pickled weights are not read)" if any(path.glob("*.bin")) else ""
         yield f"{folder} has no model.safetensors{pickled}; save the weights as such"
@@ -54,11 +58,20 @@ def unheard_dropout(draft: Draft) -> Iterator[Finding]:
     """
     keys = ("regularisation.attention_dropout", "model.generator")
     for dropout, generator in draft.combinations(*keys):
-        kind = model_type(generator.value)
+        kind = generator_type(generator.value)
         if dropout.value is not None and kind in _WITHOUT_ATTENTION_DROPOUT:
             what = f"generator {generator.value} is a {kind}, which has none; leave it out"
             yield Finding(dropout.path, what)
             return
+
+
+def generator_type(model: object) -> str | None:
+    """Return the `model_type` of a local generator, also of one in a RAG checkpoint."""
+    if model_type(model) != "rag":
+        return model_type(model)
+    config = model_config(str(model)) or {}
+    generator = config.get("generator")
+    return str(generator.get("model_type")) if isinstance(generator, dict) else None
 
 
 def model_type(model: object) -> str | None:

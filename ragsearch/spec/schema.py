@@ -161,9 +161,11 @@ class ModelSection(Section):
     type: Literal["rag_sequence", "rag_token"] = "rag_sequence"
     """Marginalise over passages once an answer, or at every token (Lewis et al. 2020)."""
     question_encoder: Text
-    """Question encoder: a folder or a hub id; its vectors must fit the index."""
+    """Question encoder, its vectors as wide as the index's: a folder or a hub id; of a whole
+    RAG checkpoint its question encoder is taken."""
     generator: Text
-    """Sequence-to-sequence generator: a folder or a hub id."""
+    """Sequence-to-sequence generator: a folder or a hub id; of a whole RAG checkpoint its
+    generator is taken."""
     pooling: Literal["auto", "pooler", "cls", "mean"] = "auto"
     """Pooling of the question encoder, as in `indexes`."""
     normalise: bool = False

@@ -8,8 +8,7 @@ Axes: B questions, L question tokens, D embedding size.
 """
 
 import json
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,8 +18,6 @@ from jaxtyping import Float, Int64
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
-    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
@@ -30,13 +27,19 @@ from transformers import (
     RagSequenceForGeneration,
     RagTokenForGeneration,
 )
-from transformers.utils import logging
 
 from ragsearch.errors import BadInputError
-from ragsearch.index.encoder import Pooling, load_text_model, load_tokenizer, pool
+from ragsearch.index.encoder import Pooling, pool
 from ragsearch.spec import TrialSection
 from ragsearch.training.contexts import DOC_SEPARATOR, TITLE_SEPARATOR
 from ragsearch.training.loss import RagType
+from ragsearch.training.parts import (
+    check_complete,
+    first_line,
+    no_progress_bar,
+    open_generator,
+    open_question_encoder,
+)
 
 TRIAL_FILE = "trial.json"
 _QUESTION_TOKENIZER, _GENERATOR_TOKENIZER = "question_encoder_tokenizer", "generator_tokenizer"
@@ -45,7 +48,6 @@ _CLASSES: dict[RagType, Any] = {  # Any: their constructors and loaders are hard
     "rag_sequence": RagSequenceForGeneration,
     "rag_token": RagTokenForGeneration,
 }
-_DROPOUT_KEYS = ("dropout", "dropout_rate")  # BART's word, T5's word
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,9 @@ def assemble(trial: TrialSection) -> RagModel:
         BadInputError: If a part cannot be loaded or lacks a setting the trial asks for.
     """
     settings = trial.model
-    encoder, pooling = load_text_model(settings.question_encoder, pooling=settings.pooling)
-    generator = _load_generator(trial)
+    encoder, question_tokenizer, pooling = open_question_encoder(settings)
+    generator, generator_tokenizer = open_generator(trial)
     _check_lengths(trial, encoder.config, generator.config)
-    generator_tokenizer = load_tokenizer(settings.generator)
-    _check_generator_tokenizer(generator_tokenizer, settings.generator)
     config = _rag_config(trial, encoder.config, generator.config)
     network: RagNetwork = _CLASSES[settings.type](
         config, question_encoder=encoder, generator=generator
@@ -129,7 +129,6 @@ def assemble(trial: TrialSection) -> RagModel:
     if settings.freeze_question_encoder:
         for parameter in encoder.parameters():
             parameter.requires_grad = False
-    question_tokenizer = load_tokenizer(settings.question_encoder)
     return RagModel(network, question_tokenizer, generator_tokenizer, pooling, trial)
 
 
@@ -150,12 +149,12 @@ def load(folder: Path) -> RagModel:
     try:
         settings = json.loads((folder / TRIAL_FILE).read_text(encoding="utf-8"))
         trial = TrialSection.model_validate(settings["trial"])
-        with _no_progress_bar():
+        with no_progress_bar():
             network: RagNetwork
             network, loading = _CLASSES[trial.model.type].from_pretrained(
                 folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
-        _check_complete(loading["missing_keys"])
+        check_complete(loading["missing_keys"])
         network.train(mode=False)
         return RagModel(
             network,
@@ -166,7 +165,7 @@ def load(folder: Path) -> RagModel:
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BadInputError.single(
-            folder, f"cannot be read: {_first_line(error)}; export the model again"
+            folder, f"cannot be read: {first_line(error)}; export the model again"
         ) from error
 
 
@@ -220,73 +219,6 @@ def _rag_config(
     return config
 
 
-def _load_generator(trial: TrialSection) -> PreTrainedModel:
-    name, key = trial.model.generator, "trial.model.generator"
-    try:
-        config = AutoConfig.from_pretrained(name)
-        _set_dropout(config, trial)
-        generator: PreTrainedModel
-        with _no_progress_bar():
-            generator, loading = AutoModelForSeq2SeqLM.from_pretrained(
-                name,
-                config=config,
-                dtype=torch.float32,  # a checkpoint in half precision would train to NaN
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-        _check_complete(loading["missing_keys"])
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        what = (
-            f"cannot be loaded as a generator: {_first_line(error)}; give a folder or hub id "
-            "of a sequence-to-sequence model with safetensors"
-        )
-        raise BadInputError.single(name, what, key=key) from error
-    return generator
-
-
-def _check_complete(missing: Collection[str]) -> None:
-    """Refuse a model with weights that Transformers has just drawn at random.
-
-    Raises:
-        ValueError: If there are such, like every other reason not to load a model.
-    """
-    if missing:
-        raise ValueError(f"{len(missing)} weights are missing, such as {min(missing)}")
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Read weights without a bar on stderr, which belongs to the search's own progress."""
-    was_shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if was_shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _set_dropout(config: PreTrainedConfig, trial: TrialSection) -> None:
-    settings = trial.regularisation
-    key = next((key for key in _DROPOUT_KEYS if hasattr(config, key)), None)
-    if key is None:
-        what = f"a {config.model_type} generator has no dropout to set"
-        raise BadInputError.single(trial.model.generator, what, key="regularisation.dropout")
-    setattr(config, key, float(settings.dropout))
-    if settings.attention_dropout is None:
-        return
-    if not hasattr(config, "attention_dropout"):
-        what = f"a {config.model_type} generator has no attention dropout; leave the key out"
-        raise BadInputError.single(
-            trial.model.generator, what, key="regularisation.attention_dropout"
-        )
-    config.attention_dropout = float(settings.attention_dropout)
-
-
 def _check_lengths(
     trial: TrialSection, encoder: PreTrainedConfig, generator: PreTrainedConfig
 ) -> None:
@@ -299,16 +231,3 @@ def _check_lengths(
                 f"reads at most {most} tokens, not {asked}; lower the key",
                 key=f"trial.train.{key}",
             )
-
-
-def _check_generator_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    if not tokenizer.is_fast:
-        what = "the tokenizer gives no offsets, by which passages are cut; use a fast one"
-    elif tokenizer("an answer")["input_ids"][-1] != tokenizer.eos_token_id:
-        what = (
-            "the tokenizer does not end a text with its end token, so answers would never "
-            "end; give it a post-processor that does"
-        )
-    else:
-        return
-    raise BadInputError.single(name, what, key="trial.model.generator")

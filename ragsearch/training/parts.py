@@ -1,0 +1,205 @@
+"""The two parts of a RAG model, each with its tokenizer: question encoder and generator.
+
+A part is named by a folder or a hub id: of a model of its own, or of a whole RAG checkpoint
+(`facebook/rag-token-base`, or what `export` wrote), of which the part asked for is taken.
+Weights are safetensors, opened in float32; a model that lacks some is refused.
+"""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    RagConfig,
+    RagTokenForGeneration,
+    RagTokenizer,
+)
+from transformers.utils import logging
+
+from ragsearch.errors import BadInputError
+from ragsearch.index.encoder import (
+    Pooling,
+    load_text_model,
+    load_tokenizer,
+    resolve_pooling,
+)
+from ragsearch.spec import ModelSection, TrialSection
+
+_DROPOUT_KEYS = ("dropout", "dropout_rate")  # BART's word, T5's word
+_CHECKPOINT: Any = RagTokenForGeneration  # Any: its loader is hardly typed, and the next one's
+_TOKENIZERS: Any = RagTokenizer
+_N_INVENTED_TOKENS = 5  # what Transformers makes up where a folder has no vocabulary
+
+
+def open_question_encoder(
+    settings: ModelSection,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Pooling]:
+    """Open the part that turns questions into vectors.
+
+    Returns:
+        The encoder, its tokenizer, and how its vectors are pooled.
+
+    Raises:
+        BadInputError: If it cannot be used, with the reason.
+    """
+    name = settings.question_encoder
+    with _translated(name, "question_encoder"):
+        config = _checkpoint_config(name)
+        if config is not None:
+            pooling = resolve_pooling(_part_of(config, "question_encoder"), settings.pooling)
+            encoder = _open_checkpoint(name, config).rag.question_encoder
+            return encoder, _checkpoint_tokenizer(name, "question_encoder"), pooling
+    encoder, pooling = load_text_model(name, pooling=settings.pooling)
+    return encoder, load_tokenizer(name), pooling
+
+
+def open_generator(trial: TrialSection) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Open the sequence-to-sequence part, with the trial's dropout set.
+
+    Returns:
+        The generator and its tokenizer.
+
+    Raises:
+        BadInputError: If it cannot be used, or lacks a setting the trial asks for.
+    """
+    name = trial.model.generator
+    with _translated(name, "generator"):
+        config = _checkpoint_config(name)
+        if config is not None:
+            _set_dropout(_part_of(config, "generator"), trial)
+            generator: PreTrainedModel = _open_checkpoint(name, config).rag.generator
+            tokenizer = _checkpoint_tokenizer(name, "generator")
+        else:
+            generator = _open_seq2seq(trial)
+            tokenizer = load_tokenizer(name)
+    _check_generator_tokenizer(tokenizer, name)
+    return generator, tokenizer
+
+
+def _checkpoint_config(name: str) -> RagConfig | None:
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    return config if isinstance(config, RagConfig) else None
+
+
+def _part_of(config: RagConfig, part: str) -> PreTrainedConfig:
+    found: PreTrainedConfig = getattr(config, part)  # declared as optional, and never missing
+    return found
+
+
+def _open_checkpoint(name: str, config: RagConfig) -> RagTokenForGeneration:
+    with no_progress_bar():
+        network: RagTokenForGeneration
+        network, loading = _CHECKPOINT.from_pretrained(
+            name,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    check_complete(loading["missing_keys"])
+    return network
+
+
+def _checkpoint_tokenizer(name: str, part: str) -> PreTrainedTokenizerBase:
+    folder = Path(name)
+    if folder.is_dir() and not (folder / f"{part}_tokenizer").is_dir():
+        raise ValueError(f"its {part}_tokenizer is missing")
+    tokenizer: PreTrainedTokenizerBase = getattr(_TOKENIZERS.from_pretrained(name), part)
+    if len(tokenizer) <= _N_INVENTED_TOKENS:
+        raise ValueError(f"its {part}_tokenizer knows only {len(tokenizer)} tokens")
+    return tokenizer
+
+
+def _open_seq2seq(trial: TrialSection) -> PreTrainedModel:
+    name = trial.model.generator
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    _set_dropout(config, trial)
+    generator: PreTrainedModel
+    with no_progress_bar():
+        generator, loading = AutoModelForSeq2SeqLM.from_pretrained(
+            name,
+            config=config,
+            dtype=torch.float32,  # a checkpoint in half precision would train to NaN
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    check_complete(loading["missing_keys"])
+    return generator
+
+
+@contextmanager
+def _translated(name: str, part: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        kind = part.replace("_", " ")
+        what = (
+            f"cannot be loaded as a {kind}: {first_line(error)}; give a folder or hub id of "
+            "such a model, or of a RAG checkpoint, with safetensors"
+        )
+        raise BadInputError.single(name, what, key=f"trial.model.{part}") from error
+
+
+def _set_dropout(config: PreTrainedConfig, trial: TrialSection) -> None:
+    settings = trial.regularisation
+    key = next((key for key in _DROPOUT_KEYS if hasattr(config, key)), None)
+    if key is None:
+        what = f"a {config.model_type} generator has no dropout to set"
+        raise BadInputError.single(trial.model.generator, what, key="regularisation.dropout")
+    setattr(config, key, float(settings.dropout))
+    if settings.attention_dropout is None:
+        return
+    if not hasattr(config, "attention_dropout"):
+        what = f"a {config.model_type} generator has no attention dropout; leave the key out"
+        raise BadInputError.single(
+            trial.model.generator, what, key="regularisation.attention_dropout"
+        )
+    config.attention_dropout = float(settings.attention_dropout)
+
+
+def _check_generator_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    if not tokenizer.is_fast:
+        what = "the tokenizer gives no offsets, by which passages are cut; use a fast one"
+    elif tokenizer("an answer")["input_ids"][-1] != tokenizer.eos_token_id:
+        what = (
+            "the tokenizer does not end a text with its end token, so answers would never "
+            "end; give it a post-processor that does"
+        )
+    else:
+        return
+    raise BadInputError.single(name, what, key="trial.model.generator")
+
+
+def check_complete(missing: Collection[str]) -> None:
+    """Refuse a model with weights that Transformers has just drawn at random.
+
+    Raises:
+        ValueError: If there are such, like every other reason not to load a model.
+    """
+    if missing:
+        raise ValueError(f"{len(missing)} weights are missing, such as {min(missing)}")
+
+
+@contextmanager
+def no_progress_bar() -> Iterator[None]:
+    """Read weights without a bar on stderr, which belongs to the search's own progress."""
+    was_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if was_shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
