@@ -46,7 +46,8 @@ class Plan:
     n_val: int
     indexes: tuple[IndexPlan, ...]
     memory_bytes: int | None
-    """Expected at most, on this machine; None where a size is not known yet."""
+    """Processes, weights, optimiser states and indexes on this machine, without the activations
+    of batches; None where a size is not known yet."""
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
@@ -58,7 +59,7 @@ class Plan:
             return "memory    as many trials as the cluster has room for"
         if self.memory_bytes is None:
             return f"memory    {_size(None)}"
-        return f"memory    {_size(self.memory_bytes)} expected at most"
+        return f"memory    {_size(self.memory_bytes)}, and what the batches of trials take"
 
     def lines(self) -> list[str]:
         """Write the plan for people."""
