@@ -87,6 +87,9 @@ def _tracked(spec: Spec, record: SearchRecord, end: EndOfSearch) -> Iterator[Tri
     try:
         yield run.trial_runs(partial(_resolve, spec), end.stop_all)
         run.log_metrics(_best_metrics(record))
+    except KeyboardInterrupt:  # the second Ctrl-C
+        record.status = Status.INTERRUPTED
+        raise
     finally:
         ended = record.status is not Status.RUNNING
         run.close(record.status if ended else Status.FAILED)

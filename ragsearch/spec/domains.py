@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import ClassVar
 
-from typing_extensions import TypeIs
+from typing_extensions import TypeIs, override
 
 from ragsearch.errors import RagsearchError
 
@@ -151,9 +151,7 @@ class Int:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """One of several values without an order."""
-
+class _Listed:
     options: tuple[Scalar, ...]
 
     def __post_init__(self) -> None:
@@ -171,35 +169,27 @@ class Choice:
         """Return whether the value is listed; 1 is not true, but 1.0 is 1."""
         return _identity(value) in map(_identity, self.options)
 
+
+@dataclass(frozen=True, slots=True)
+class Choice(_Listed):
+    """One of several values without an order."""
+
     def to_plain(self) -> dict[str, object]:
         """Return the domain as `space` writes it."""
         return {"choice": list(self.options)}
 
 
 @dataclass(frozen=True, slots=True)
-class Ordinal:
+class Ordinal(_Listed):
     """One of several values in an order: neighbours behave alike."""
 
-    options: tuple[Scalar, ...]
-
+    @override
     def __post_init__(self) -> None:
-        _require_distinct(self.options)
+        _Listed.__post_init__(self)  # slots make a new class, which `super()` does not know
         numbers = [option for option in self.options if _is_number(option)]
         if len(numbers) == len(self.options) and numbers != sorted(numbers):
             listed = ", ".join(map(str, numbers))
             raise BadDomainError(f"ordinal numbers must ascend, not run {listed}", "ordinal")
-
-    def values(self) -> tuple[Scalar, ...]:
-        """Return every value, in order."""
-        return self.options
-
-    def probes(self) -> tuple[Scalar, ...]:
-        """Return values that stand for all: every one."""
-        return self.options
-
-    def contains(self, value: object) -> bool:
-        """Return whether the value is listed; 1 is not true, but 1.0 is 1."""
-        return _identity(value) in map(_identity, self.options)
 
     def to_plain(self) -> dict[str, object]:
         """Return the domain as `space` writes it."""
