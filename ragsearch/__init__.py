@@ -6,7 +6,8 @@ The map: the packages in the order the data travels, each with its modules in th
     quickstart  shipped data and models; files only
 
     spec        a space file becomes a frozen Spec, every mistake with its line
-                  document draft paths schema domains durations keys messages models rules load
+                  document draft paths schema domains durations keys knobs messages models
+                  rules load
     data        questions and corpora from files, checked row by row
                   rows ids questions passages chunks check
     index       a corpus becomes passages, vectors and FAISS, named by a fingerprint

@@ -9,6 +9,7 @@ The modules, in the order the data travels:
 - `domains`: what a key may vary over
 - `durations`: `8h` to seconds
 - `keys`: the tree the schema spans; suggestions for misspelt keys
+- `knobs`: which search knobs an index has a use for
 - `messages`: pydantic's findings in our words
 - `models`: what local model folders must hold
 - `rules`: what sections must agree on

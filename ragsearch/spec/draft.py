@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import NamedTuple
 
+from typing_extensions import TypeIs
+
 from ragsearch.errors import BadInputError, Mistake
 from ragsearch.spec.document import Document, KeyPath, Places, parse_value
 from ragsearch.spec.domains import BadDomainError, Domain, parse_domain
@@ -79,6 +81,11 @@ def _default(path: KeyPath) -> object:
     if field is None or field.is_required():
         return None
     return field.get_default(call_default_factory=True)
+
+
+def is_count(value: object) -> TypeIs[int]:
+    """Return whether a value of a draft is a whole number above 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def draft_of(document: Document) -> Draft:

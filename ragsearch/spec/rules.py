@@ -7,12 +7,12 @@ by themselves, those are reported by the schema.
 from collections.abc import Iterator, Mapping
 
 from pydantic import ValidationError
-from typing_extensions import TypeIs
 
 from ragsearch.spec.document import Finding
 from ragsearch.spec.domains import BadDomainError, parse_domain
-from ragsearch.spec.draft import Draft
+from ragsearch.spec.draft import Draft, is_count
 from ragsearch.spec.keys import leaves, suggestion
+from ragsearch.spec.knobs import useless_knobs
 from ragsearch.spec.messages import findings_of, shown
 from ragsearch.spec.models import bad_models, unheard_dropout
 from ragsearch.spec.paths import missing_files
@@ -28,6 +28,7 @@ def broken_rules(draft: Draft) -> Iterator[Finding]:
     yield from _bad_domains(draft)
     yield from _unusable_values(draft)
     yield from _unknown_indexes(draft)
+    yield from useless_knobs(draft)
     yield from _late_rungs(draft)
     yield from _half_precision_without_gpu(draft)
     yield from unheard_dropout(draft)
@@ -99,10 +100,10 @@ def _unknown_indexes(draft: Draft) -> Iterator[Finding]:
 def _late_rungs(draft: Draft) -> Iterator[Finding]:
     scheduler = ("search", "scheduler")
     least = draft.value(*scheduler, "min")
-    if draft.value(*scheduler, "name") != "asha" or not _is_count(least):
+    if draft.value(*scheduler, "name") != "asha" or not is_count(least):
         return
     for option in draft.options("train.max_epochs"):
-        if _is_count(option.value) and least > option.value:
+        if is_count(option.value) and least > option.value:
             what = (
                 f"{least} epochs must not exceed train.max_epochs, which may be {option.value}"
             )
@@ -117,7 +118,3 @@ def _half_precision_without_gpu(draft: Draft) -> Iterator[Finding]:
             what = "16-mixed needs a GPU; set resources.per_trial.gpu, or use 32 or bf16-mixed"
             yield Finding(option.path, what)
             return
-
-
-def _is_count(value: object) -> TypeIs[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

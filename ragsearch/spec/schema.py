@@ -181,6 +181,12 @@ class RetrievalSection(Section):
     """Name of the index, one of `indexes`; may be left out where there is only one."""
     n_docs: Count = 5
     """Passages retrieved and marginalised over for a question."""
+    ef_search: Count | None = None
+    """Effort of a search in an HNSW graph: passages kept in sight, never fewer than are asked
+    for; by default as the index was built, 64."""
+    nprobe: Count | None = None
+    """Effort of a search in an IVF index: cells looked into; by default as the index was
+    built, the root of their number."""
 
 
 class OptimSection(Section):

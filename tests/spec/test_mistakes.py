@@ -226,6 +226,15 @@ MUTATIONS = {
         "space.optim.schedule: holds 'cosin', but trial.optim.schedule must be one of"
         " constant, linear, cosine, polynomial, not 'cosin'; did you mean 'cosine'?",
     ),
+    "ef_search of a flat index": (
+        "index: one, n_docs: 2", "index: one, n_docs: 2, ef_search: 64", 19,
+        "trial.retrieval.ef_search: index 'one' is Flat, which has no use for it; leave it out,"
+        " or build an HNSW index",
+    ),
+    "nprobe of no cells": (
+        "index: one, n_docs: 2", "index: one, n_docs: 2, nprobe: 0", 19,
+        "trial.retrieval.nprobe: must be at least 1, not 0",
+    ),
     "log of a count": (
         "{int: [1, 3]}", "{log: [1, 3]}", 27,
         "space.retrieval.n_docs: holds 1.0, but trial.retrieval.n_docs must be a whole"
