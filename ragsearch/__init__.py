@@ -12,7 +12,7 @@ The map: the packages in the order the data travels, each with its modules in th
                   rows ids questions passages chunks check
     index       a corpus becomes passages, vectors and FAISS, named by a fingerprint
                   weights pooling encoder store vectors fingerprint manifest place build
-                  hits open hf
+                  hits merge open hf
     retrieval   the seam `Retriever`, and the pool of replicas behind it
                   retriever replica actors client lease pool
     training    one trial: question to hits to contexts to marginal loss, fit and scored

@@ -39,6 +39,9 @@ Words = Annotated[
     int | None, typer.Option(help="Words a passage; by default each text is one passage.")
 ]
 Overlap = Annotated[int | None, typer.Option(help="Words that neighbouring passages share.")]
+Shards = Annotated[
+    int | None, typer.Option(help="FAISS indexes to divide the passages among [default: 1].")
+]
 Pooling = Annotated[str | None, typer.Option(help="auto, pooler, cls or mean [default: auto].")]
 
 
@@ -58,6 +61,7 @@ def build(  # noqa: PLR0913 - an index has that many settings
     words: Words = None,
     overlap: Overlap = None,
     pooling: Pooling = None,
+    shards: Shards = None,
     to: To = None,
     output: Output = Path("runs"),
 ) -> None:
@@ -69,7 +73,7 @@ def build(  # noqa: PLR0913 - an index has that many settings
     """
     of_corpus = {
         "encoder": encoder, "faiss": faiss, "words": words, "overlap": overlap,
-        "pooling": pooling,
+        "pooling": pooling, "shards": shards,
     }  # fmt: skip
     if source.suffix.lower() in _SPACE_SUFFIXES:
         _refuse(of_corpus, "is for a corpus; a space file says it under 'indexes'")
@@ -105,7 +109,9 @@ def _show(folder: Path, manifest: "IndexManifest", *, json: bool) -> None:
         return
     files = [f"{name} ({file.bytes:,} bytes)" for name, file in manifest.files.items()]
     versions = [f"{name} {version}" for name, version in manifest.versions.items()]
-    print_pairs(facts | {"files": ", ".join(files), "versions": ", ".join(versions)})
+    shards = [f"passages {s.start:,} to {s.stop - 1:,} ({s.file})" for s in manifest.shards]
+    lists = {"files": files, "shards": shards, "versions": versions}
+    print_pairs(facts | {name: ", ".join(each) for name, each in lists.items()})
 
 
 def _refuse(options: Mapping[str, object], what: str) -> None:

@@ -15,6 +15,7 @@ The modules, in the order the data travels:
 - `manifest`: what an index folder says of itself
 - `place`: one builder at a time, and the folder appears all at once
 - `build`: settings become an index folder
+- `merge`: the hits of shards become those of the index
 - `open`: an index folder becomes a `PassageIndex`, checked
 - `hits`: what a search returns
 - `hf`: the same index as stock Transformers' `RagRetriever` reads it

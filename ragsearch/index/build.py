@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 
-import faiss
 import numpy as np
 from jaxtyping import Float32
 
@@ -24,14 +24,15 @@ from ragsearch.errors import BadInputError, Mistake
 from ragsearch.index.encoder import TextEncoder
 from ragsearch.index.fingerprint import CorpusDigest, fingerprint_of, index_fingerprint
 from ragsearch.index.manifest import (
-    FAISS_FILE,
     FORMAT,
     MANIFEST_FILE,
     PASSAGES_FILE,
     Canary,
     IndexManifest,
+    Shard,
     file_check,
     read_manifest,
+    shard_file,
 )
 from ragsearch.index.open import PassageIndex, open_index
 from ragsearch.index.place import building, locked
@@ -146,10 +147,13 @@ class _Build:
             what = "changed while the index was built from it; build again"
             raise BadInputError.single(self.settings.corpus, what)
         store = PassageStore.open(self.folder / PASSAGES_FILE)
+        if len(store) < self.settings.shards:
+            what = f"{self.settings.shards} shards for {len(store)} passages; ask for fewer"
+            raise BadInputError.single(self.settings.corpus, what, key="shards")
         vectors = self._embed(encoder, store, report)
-        index = create(self.settings.faiss, vectors, threads=threads)
-        write(index, self.folder / FAISS_FILE)
-        self._manifest(encoder, index, vectors[len(vectors) // 2]).write(self.folder)
+        query = vectors[len(vectors) // 2]
+        shards = tuple(self._shards(vectors, query, threads))
+        self._manifest(encoder, shards, query).write(self.folder)
         (self.folder / _VECTORS_FILE).unlink()
 
     def _encoder(self) -> TextEncoder:
@@ -207,17 +211,36 @@ class _Build:
                 report(done, len(store))
         return vectors
 
+    def _shards(
+        self,
+        vectors: Float32[np.ndarray, "N D"],
+        query: Float32[np.ndarray, " D"],
+        threads: int | None,
+    ) -> Iterator[Shard]:
+        """Write the shards, one after another in memory, and yield what was written."""
+        n_shards = self.settings.shards
+        ends = np.linspace(0, len(vectors), n_shards + 1).astype(int).tolist()
+        for number, (start, stop) in enumerate(pairwise(ends)):
+            index = create(self.settings.faiss, vectors[start:stop], threads=threads)
+            file = shard_file(number, n_shards)
+            write(index, self.folder / file)
+            score = search(index, query[None], 1).scores[0, 0]
+            yield Shard(file, start, stop, float(score))
+
     def _manifest(
-        self, encoder: TextEncoder, index: faiss.Index, query: Float32[np.ndarray, " D"]
+        self,
+        encoder: TextEncoder,
+        shards: tuple[Shard, ...],
+        query: Float32[np.ndarray, " D"],
     ) -> IndexManifest:
         settings, chunk = self.settings, self.settings.chunk
-        score = search(index, query[None], 1).scores[0, 0]
+        files = (*(shard.file for shard in shards), PASSAGES_FILE)
         return IndexManifest(
             format=FORMAT,
             fingerprint=self.fingerprint,
-            n_passages=index.ntotal,
+            n_passages=shards[-1].stop,
             n_texts=self.n_texts,
-            dimension=index.d,
+            dimension=encoder.dimension,
             encoder=settings.encoder,
             encoder_fingerprint=fingerprint_model(settings.encoder),
             pooling=encoder.pooling,
@@ -226,8 +249,11 @@ class _Build:
             chunk_words=chunk.words if chunk else None,
             chunk_overlap=chunk.overlap if chunk else 0,
             faiss=settings.faiss,
-            files={n: file_check(self.folder / n) for n in (FAISS_FILE, PASSAGES_FILE)},
-            canary=Canary(tuple(map(float, query)), float(score)),
+            files={name: file_check(self.folder / name) for name in files},
+            canary=Canary(
+                tuple(map(float, query)), max(shard.canary_score for shard in shards)
+            ),
+            shards=shards,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions={name: metadata.version(name) for name in _LIBRARIES},
         )

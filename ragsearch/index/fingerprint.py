@@ -52,7 +52,7 @@ def fingerprint_of(settings: IndexSection, corpus: CorpusDigest) -> str:
         BadInputError: If the encoder cannot be used.
     """
     name = settings.encoder
-    parts = {
+    parts: dict[str, object] = {
         "format": FORMAT,
         "corpus": corpus.value(),
         "chunk": settings.chunk.model_dump() if settings.chunk else None,
@@ -62,5 +62,7 @@ def fingerprint_of(settings: IndexSection, corpus: CorpusDigest) -> str:
         "max_length": settings.max_length,
         "faiss": settings.faiss,
     }
+    if settings.shards > 1:  # left out where there is one: such hashes are older than shards
+        parts["shards"] = settings.shards
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

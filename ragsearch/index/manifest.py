@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -41,6 +42,19 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """A file of vectors that can be searched alone: those of one run of passages."""
+
+    file: str
+    start: int
+    """Number of its first passage."""
+    stop: int
+    """One more than the number of its last."""
+    canary_score: float
+    """The best inner product of the canary's query in this shard."""
+
+
+@dataclass(frozen=True, slots=True)
 class IndexManifest:
     """Counts, settings and checksums of an index."""
 
@@ -68,6 +82,8 @@ class IndexManifest:
     files: Mapping[str, FileCheck]
     """Size and checksum of the other files, by name."""
     canary: Canary
+    shards: tuple[Shard, ...]
+    """Files of vectors in the order of their passages; the file names only several."""
     created: str
     """When it was built, ISO 8601."""
     versions: Mapping[str, str]
@@ -75,7 +91,10 @@ class IndexManifest:
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json`; once it is there, the index is complete."""
-        text = json.dumps(dataclasses.asdict(self), indent=2)
+        said = dataclasses.asdict(self)
+        if len(self.shards) == 1:
+            del said["shards"]
+        text = json.dumps(said, indent=2)
         (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
 
 
@@ -95,27 +114,36 @@ def read_manifest(folder: Path) -> IndexManifest:
         raise _damaged(path, str(error)) from error
     _check_format(path, found)
     try:
-        return TypeAdapter(IndexManifest).validate_python(found)
+        return TypeAdapter(IndexManifest).validate_python({"shards": _only(found)} | found)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise _damaged(path, f"{where}: {first['msg']}") from error
 
 
-def check_files(folder: Path, manifest: IndexManifest, *, contents: bool) -> None:
+def files_of(manifest: IndexManifest, shard: int | None) -> list[str]:
+    """Return the files one needs for a shard, or for all: vectors and passages."""
+    others = {each.file for number, each in enumerate(manifest.shards) if number != shard}
+    return [name for name in manifest.files if shard is None or name not in others]
+
+
+def check_files(
+    folder: Path, manifest: IndexManifest, *, contents: bool, shard: int | None = None
+) -> None:
     """Compare an index's files with its manifest.
 
     Args:
         folder: Where they lie.
         manifest: What they must be.
         contents: Compare checksums too, which reads every byte.
+        shard: The only shard whose vectors must be there; all by default.
 
     Raises:
         BadInputError: With every file that is missing or altered.
     """
     mistakes: list[Mistake] = []
-    for name, expected in manifest.files.items():
-        what = _difference(folder / name, expected, contents=contents)
+    for name in files_of(manifest, shard):
+        what = _difference(folder / name, manifest.files[name], contents=contents)
         if what:
             again = "the index is damaged, run `ragsearch index build` again"
             mistakes.append(Mistake(str(folder / name), "", f"{what}; {again}"))
@@ -126,6 +154,21 @@ def check_files(folder: Path, manifest: IndexManifest, *, contents: bool) -> Non
 def file_check(path: Path) -> FileCheck:
     """Return what a file is."""
     return FileCheck(sha256_file(path), path.stat().st_size)
+
+
+def shard_file(number: int, n_shards: int) -> str:
+    """Return the name of a file of vectors: `index.faiss`, or `index-0-of-4.faiss`."""
+    if n_shards == 1:
+        return FAISS_FILE
+    stem, dot, suffix = FAISS_FILE.partition(".")
+    return f"{stem}-{number}-of-{n_shards}{dot}{suffix}"
+
+
+def _only(found: dict[str, Any]) -> tuple[dict[str, object], ...]:
+    """Return the one shard of an index whose manifest names none."""
+    score = found.get("canary", {}).get("score")
+    only = {"file": FAISS_FILE, "start": 0, "stop": found.get("n_passages")}
+    return (only | {"canary_score": score},)
 
 
 def _difference(path: Path, expected: FileCheck, *, contents: bool) -> str:

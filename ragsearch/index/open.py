@@ -7,6 +7,7 @@ Axes: Q queries, K passages per query, D embedding size.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import faiss
 import numpy as np
@@ -15,16 +16,27 @@ from jaxtyping import Float32
 from ragsearch.errors import BadInputError
 from ragsearch.index.hits import Hits
 from ragsearch.index.manifest import (
-    FAISS_FILE,
     PASSAGES_FILE,
+    Canary,
     IndexManifest,
+    Shard,
     check_files,
     read_manifest,
 )
+from ragsearch.index.merge import merge_hits, shifted
 from ragsearch.index.store import PassageStore
 from ragsearch.index.vectors import read, search
 
 _CANARY_TOLERANCE = 1e-3  # relative; scanning and BLAS differ by 6e-5
+
+
+class OpenShard(NamedTuple):
+    """The vectors of one run of passages, to be searched."""
+
+    start: int
+    """Number of its first passage."""
+    vectors: faiss.Index
+    """Mapped read-only: adding to it would end the process."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +46,8 @@ class PassageIndex:
     folder: Path
     manifest: IndexManifest
     store: PassageStore
-    vectors: faiss.Index
-    """Mapped read-only: adding to it would end the process."""
+    shards: tuple[OpenShard, ...]
+    """All of them, or the one that was asked for."""
 
     def search(self, queries: Float32[np.ndarray, "Q D"], n_docs: int) -> Hits:
         """Return the passages with the largest inner product, best first.
@@ -46,45 +58,53 @@ class PassageIndex:
         """
         width = self.manifest.dimension
         assert queries.shape[1:] == (width,), f"{queries.shape} is not {width} wide"
-        return search(self.vectors, queries, n_docs)
+        found = (
+            shifted(search(shard.vectors, queries, n_docs), shard.start)
+            for shard in self.shards
+        )
+        return merge_hits(list(found), n_docs)
 
 
-def open_index(folder: Path, *, verify: bool = True) -> PassageIndex:
+def open_index(folder: Path, *, verify: bool = True, shard: int | None = None) -> PassageIndex:
     """Return an index folder opened for searching.
 
     Args:
         folder: What `build_index` wrote.
         verify: Compare checksums, which reads every byte. Sizes are always compared, and
             one search is repeated whose result is known.
+        shard: Open this shard only; ids stay those of the whole index.
 
     Raises:
         BadInputError: If it is no index, or a file is missing or altered.
     """
     manifest = read_manifest(folder)
-    check_files(folder, manifest, contents=verify)
+    check_files(folder, manifest, contents=verify, shard=shard)
     store = PassageStore.open(folder / PASSAGES_FILE)
-    vectors = read(folder / FAISS_FILE)
-    found = (len(store), vectors.ntotal, vectors.d)
-    if found != (manifest.n_passages, manifest.n_passages, manifest.dimension):
-        raise _altered(
-            folder, f"holds {found[0]} passages and {found[1]} vectors of {found[2]} dimensions"
-        )
-    index = PassageIndex(folder, manifest, store, vectors)
-    _check_canary(index)
-    return index
+    if len(store) != manifest.n_passages:
+        raise _altered(folder / PASSAGES_FILE, f"holds {len(store)} passages")
+    chosen = manifest.shards if shard is None else (manifest.shards[shard],)
+    opened = tuple(_open_shard(folder, manifest, one) for one in chosen)
+    return PassageIndex(folder, manifest, store, opened)
 
 
-def _check_canary(index: PassageIndex) -> None:
-    canary = index.manifest.canary
-    hits = index.search(np.array([canary.query], dtype=np.float32), 1)
+def _open_shard(folder: Path, manifest: IndexManifest, shard: Shard) -> OpenShard:
+    path = folder / shard.file
+    vectors = read(path)
+    if (vectors.ntotal, vectors.d) != (shard.stop - shard.start, manifest.dimension):
+        raise _altered(path, f"holds {vectors.ntotal} vectors of {vectors.d} dimensions")
+    _check_canary(path, vectors, manifest.canary, shard.canary_score)
+    return OpenShard(shard.start, vectors)
+
+
+def _check_canary(path: Path, vectors: faiss.Index, canary: Canary, expected: float) -> None:
+    hits = search(vectors, np.array([canary.query], dtype=np.float32), 1)
     score = float(hits.scores[0, 0])
-    if not abs(score - canary.score) <= _CANARY_TOLERANCE * max(1.0, abs(canary.score)):
+    if not abs(score - expected) <= _CANARY_TOLERANCE * max(1.0, abs(expected)):
         raise _altered(
-            index.folder,
-            f"answers a known query with {score:.5f} instead of {canary.score:.5f}",
+            path, f"answers a known query with {score:.5f} instead of {expected:.5f}"
         )
 
 
-def _altered(folder: Path, what: str) -> BadInputError:
-    again = "remove it and run `ragsearch index build` again"
-    return BadInputError.single(folder, f"{what}, which is not what its manifest says; {again}")
+def _altered(path: Path, what: str) -> BadInputError:
+    again = f"remove {path.parent} and run `ragsearch index build` again"
+    return BadInputError.single(path, f"{what}, which is not what its manifest says; {again}")

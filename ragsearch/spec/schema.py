@@ -137,6 +137,9 @@ class IndexSection(Section):
     """Scale vectors to length 1, so that inner product is cosine."""
     faiss: Text = "Flat"
     """FAISS factory string; the metric is inner product."""
+    shards: Count = 1
+    """FAISS indexes to divide the passages among, each in its own file and with replicas of
+    its own: for an index too large for one node."""
     max_length: Annotated[int, Field(ge=8, le=512)] = 256
     """Tokens of title and text the context encoder reads."""
     batch_size: Count = 64

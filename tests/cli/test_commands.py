@@ -90,6 +90,17 @@ def test_an_index_over_a_corpus_is_built_and_described(tiny, tmp_path, capsys):
     assert "index.faiss" in built
 
 
+def test_an_index_in_shards_tells_which_passages_are_where(tiny, tmp_path, capsys):
+    folder = tmp_path / "index"
+    words = (tiny.corpus, "--encoder", tiny.context_encoder, "--shards", "2", "--to", folder)
+
+    call("index", "build", *words)
+    call("index", "info", folder)
+
+    shown = capsys.readouterr().out
+    assert "passages 0 to 19 (index-0-of-2.faiss), passages 20 to 39" in shown
+
+
 def test_the_indexes_of_a_space_file_are_built_under_their_fingerprints(tiny, tmp_path, capsys):
     call("init", tmp_path)
     overrides = [

@@ -21,6 +21,7 @@ CHANGES = {
     "normalise": st.just(value=True),
     "faiss": st.sampled_from(["HNSW32", "SQ8", "flat"]),
     "max_length": st.integers(8, 255),
+    "shards": st.integers(1, 4),
 }
 texts = st.text(alphabet="ab \n\"'\\,[]", max_size=4)
 rows = st.lists(st.builds(CorpusRow, texts, texts, texts), max_size=3)

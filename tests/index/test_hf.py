@@ -20,11 +20,15 @@ from ragsearch.spec.schema import IndexSection
 from tests.tiny import Tiny
 
 
-@pytest.mark.parametrize("factory", ["Flat", "HNSW32", "IVF4,Flat", "SQfp16"])
+@pytest.mark.parametrize(
+    ("factory", "shards"),
+    [("Flat", 1), ("HNSW32", 1), ("IVF4,Flat", 1), ("SQfp16", 1), ("Flat", 3)],
+)
 def test_stock_rag_retriever_finds_what_we_find(
-    tiny: Tiny, settings: IndexSection, tmp_path: Path, factory: str
+    tiny: Tiny, settings: IndexSection, tmp_path: Path, factory: str, shards: int
 ) -> None:
-    index = build_index(settings.model_copy(update={"faiss": factory}), tmp_path / "index")
+    asked = settings.model_copy(update={"faiss": factory, "shards": shards})
+    index = build_index(asked, tmp_path / "index")
     write_hf_dataset(index, tmp_path / "hf")
     queries = np.random.default_rng(0).standard_normal((4, 32)).astype(np.float32)
 

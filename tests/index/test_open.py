@@ -84,9 +84,14 @@ def test_altered_vectors_are_noticed_without_checksums(folder: Path) -> None:
 def test_files_of_two_indexes_do_not_mix(folder: Path) -> None:
     _edit(folder, lambda found: found.update(n_passages=41))
 
-    with pytest.raises(
-        BadInputError, match="holds 40 passages and 40 vectors of 32 dimensions"
-    ):
+    with pytest.raises(BadInputError, match=r"passages\.arrow: holds 40 passages, which is"):
+        open_index(folder)
+
+
+def test_a_file_with_other_vectors_is_refused(folder: Path) -> None:
+    _edit(folder, lambda found: found.update(dimension=31))
+
+    with pytest.raises(BadInputError, match="holds 40 vectors of 32 dimensions, which is not"):
         open_index(folder)
 
 
