@@ -94,7 +94,7 @@ class Bookkeeper(tune.Callback):
         epoch = {
             key: float(value)
             for key, value in result.items()
-            if key == "epoch" or key.startswith(("val/", "train/", "time/"))
+            if key == "epoch" or key.startswith(("val/", "train/", "time/", "retrieval/"))
         }
         record = self._of(trial)
         record.epochs.append(epoch)

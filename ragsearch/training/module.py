@@ -1,8 +1,8 @@
 """The Lightning module of a trial: loss, optimiser, validation.
 
 In: batches of `Question`s as they are; tokenising belongs to the pipeline. A training batch is
-one optimiser step, however many forward passes it takes. Out: `train/loss` and the `val/...`
-metrics of each epoch, in `epoch_metrics`.
+one optimiser step, however many forward passes it takes. Out: `train/loss`, the `val/...`
+metrics of each epoch, and what waiting for the retriever cost, in `epoch_metrics`.
 """
 
 import math
@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
@@ -110,7 +111,7 @@ class RagModule(pl.LightningModule):
         if self.pipeline.model.trial.model.freeze_question_encoder:
             self.pipeline.model.question_encoder.eval()
         self._losses.clear()
-        self.pipeline.retrieval_s = 0.0
+        self.pipeline.waits_s.clear()
         self._epoch_started = time.perf_counter()
 
     @override
@@ -118,11 +119,12 @@ class RagModule(pl.LightningModule):
         """Close the training part of the epoch: its times leave validation out."""
         self._examples.clear()
         elapsed = time.perf_counter() - self._epoch_started
-        n_tokens = sum(n for _, n in self._losses)
+        n_tokens, waits_s = sum(n for _, n in self._losses), self.pipeline.waits_s
         self.epoch_metrics = {
             "train/loss": math.fsum(loss * n for loss, n in self._losses) / n_tokens,
             "time/epoch_s": elapsed,
-            "time/retrieval_share": self.pipeline.retrieval_s / elapsed,
+            "time/retrieval_share": math.fsum(waits_s) / elapsed,
+            "retrieval/p95_ms": 1000.0 * float(np.percentile(waits_s, 95)),
         }
 
     @override

@@ -1,8 +1,8 @@
 """A question's way through the model: vector, hits, contexts, logits.
 
-Training, validation, `eval` and `ask` all go this way, so that they agree. Document scores are
-computed here from the live question vectors and the hits' vectors: that is the path by which
-the question encoder learns.
+Training, validation, `eval` and `ask` all go this way, so that they agree. A document score has
+the value the retriever computed and the gradient of an inner product with the live question
+vector: that is the path by which the question encoder learns.
 
 Axes: B questions, K passages per question, S context tokens, T answer tokens, V vocabulary.
 """
@@ -22,6 +22,8 @@ from ragsearch.retrieval.retriever import Retriever
 from ragsearch.training.contexts import ContextBuilder, Contexts
 from ragsearch.training.loss import DivergedError
 from ragsearch.training.model import RagModel, shift_right
+
+_N_KEPT = 65_536  # vectors of questions: 200 MB at 768 dimensions
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,10 @@ class Pipeline:
     model: RagModel
     retriever: Retriever | None
     """None lets the generator answer from the question alone: what retrieval is worth."""
-    retrieval_s: float = field(default=0.0, init=False)
-    """Seconds spent waiting for the retriever so far."""
+    waits_s: list[float] = field(default_factory=list, init=False)
+    """Seconds each call waited for hits and passages, until whoever reads them clears them."""
     contexts: ContextBuilder = field(init=False)
+    _frozen_vectors: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.contexts = ContextBuilder(
@@ -74,7 +77,7 @@ class Pipeline:
         if self.retriever is None:
             scores = torch.zeros(len(questions), 1, device=self.model.network.device)
             return Retrieved([[None] for _ in questions], scores)
-        vectors = self.model.encode_questions(questions)
+        vectors = self._encode(questions)
         queries = vectors.detach().float().cpu().numpy()
         if not np.isfinite(queries).all():
             raise DivergedError(
@@ -82,14 +85,32 @@ class Pipeline:
                 "try a lower learning rate"
             )
         hits, passages = self._search(self.retriever, queries, n_docs)
-        device = vectors.device
-        found = torch.tensor(hits.ids >= 0, device=device)
-        documents = torch.tensor(hits.vectors, device=device)
-        # No matrix product: autocast would round it to bfloat16, too coarse to tell passages.
-        scores = (vectors.float()[:, None] * documents).sum(dim=-1)
-        # An approximate index may find nothing at all: the question alone is read then.
-        found[:, 0] |= ~found.any(dim=1)
-        return Retrieved(passages, scores.masked_fill(~found, -torch.inf))
+        return Retrieved(passages, document_scores(vectors, hits))
+
+    @property
+    def is_frozen(self) -> bool:
+        """The question encoder gives a question the same vector whenever it is asked."""
+        is_trained = not self.model.trial.model.freeze_question_encoder
+        return not (is_trained or self.model.question_encoder.training)
+
+    def _encode(self, questions: Sequence[str]) -> Float[Tensor, "B D"]:
+        """Return the questions' vectors; a frozen encoder reads each question once, and alone.
+
+        Its batch would move the last bits of a vector. Alone they are the same in every trial,
+        so what one trial found for a question is what the next one would find.
+        """
+        if not self.is_frozen:
+            return self.model.encode_questions(questions)
+        vectors = [self._frozen_vector(question) for question in questions]
+        return torch.stack(vectors).to(self.model.network.device)
+
+    def _frozen_vector(self, question: str) -> Float[Tensor, " D"]:
+        vector = self._frozen_vectors.get(question)
+        if vector is None:
+            vector = self.model.encode_questions([question])[0].detach().cpu()
+            if len(self._frozen_vectors) < _N_KEPT:
+                self._frozen_vectors[question] = vector
+        return vector
 
     def _search(
         self, retriever: Retriever, queries: Float[np.ndarray, "B D"], n_docs: int
@@ -98,7 +119,7 @@ class Pipeline:
         hits = retriever.retrieve(queries, n_docs)
         known = hits.ids >= 0
         texts = iter(retriever.passages(hits.ids[known]))
-        self.retrieval_s += time.perf_counter() - started
+        self.waits_s.append(time.perf_counter() - started)
         return hits, [[next(texts) if there else None for there in row] for row in known]
 
     def read(self, questions: Sequence[str], retrieved: Retrieved) -> Contexts:
@@ -133,3 +154,22 @@ class Pipeline:
             n_docs=doc_scores.shape[1],
         ).logits
         return logits
+
+
+def document_scores(vectors: Float[Tensor, "B D"], hits: Hits) -> Float[Tensor, "B K"]:
+    """Return the hits' scores, -inf where there is no passage, with gradients to the questions.
+
+    The value is the retriever's, bit for bit: a pool sends vectors in half precision, which is
+    enough for a gradient and too coarse to score by. Hence the straight-through form (Bengio et
+    al. 2013, arXiv 1308.3432): value of one, gradient of the other.
+    """
+    found = torch.tensor(hits.ids >= 0, device=vectors.device)
+    scores = torch.tensor(hits.scores, device=vectors.device).masked_fill(~found, 0.0)
+    if vectors.requires_grad:
+        documents = torch.tensor(hits.vectors, device=vectors.device).float()
+        # No matrix product: autocast would round it to bfloat16.
+        live = (vectors.float()[:, None] * documents).sum(dim=-1)
+        scores = scores + (live - live.detach())
+    # An approximate index may find nothing at all: the question alone is read then.
+    found[:, 0] |= ~found.any(dim=1)
+    return scores.masked_fill(~found, -torch.inf)

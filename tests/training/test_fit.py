@@ -78,7 +78,7 @@ def test_a_trial_learns_and_reports_every_metric_each_epoch(
     reports = fit(learning_trial(make_trial, kind, generator))
 
     assert [report.epoch for report in reports] == [1, 2, 3]
-    times = {"time/epoch_s", "time/retrieval_share"}
+    times = {"time/epoch_s", "time/retrieval_share", "retrieval/p95_ms"}
     for report in reports:
         assert set(report.metrics) == {*METRICS, "train/loss", *times}
     losses = [report.metrics["train/loss"] for report in reports]

@@ -1,0 +1,122 @@
+"""A question's way to its document scores: whose value, whose gradient, encoded how often."""
+
+import numpy as np
+import pytest
+import torch
+
+from ragsearch.data.questions import Question
+from ragsearch.index.hits import Hits
+from ragsearch.training.model import assemble
+from ragsearch.training.module import RagModule
+from ragsearch.training.pipeline import Pipeline, document_scores
+from tests.training.conftest import FakeRetriever, MakeTrial
+
+
+class HalfPrecision(FakeRetriever):
+    """Sends vectors as a pool does: coarse, beside scores that are not."""
+
+    def retrieve(self, queries: np.ndarray, n_docs: int, *rest: object) -> Hits:
+        """Return exact scores and rounded vectors."""
+        hits = super().retrieve(queries, n_docs, *rest)
+        return hits._replace(vectors=hits.vectors.astype(np.float16).astype(np.float32))
+
+
+@pytest.fixture
+def halved(retriever: FakeRetriever) -> HalfPrecision:
+    return HalfPrecision(retriever._passages, retriever._vectors)
+
+
+def test_a_document_score_has_the_hits_value_and_the_vectors_gradient() -> None:
+    random = np.random.default_rng(3)
+    questions = torch.tensor(random.standard_normal((2, 4), np.float32), requires_grad=True)
+    vectors = random.standard_normal((2, 3, 4), np.float32).astype(np.float16)
+    hits = Hits(
+        np.array([[4, 2, 7], [1, 3, -1]]),
+        np.array([[1.1, 0.3, -0.7], [2.5, 0.1, -np.inf]], np.float32),
+        vectors.astype(np.float32),
+    )
+
+    scores = document_scores(questions, hits)
+    scores[:, 1].sum().backward()
+
+    np.testing.assert_array_equal(scores.detach().numpy(), hits.scores)
+    assert questions.grad is not None
+    np.testing.assert_array_equal(questions.grad.numpy(), hits.vectors[:, 1])
+
+
+def test_a_missing_passage_sends_no_gradient() -> None:
+    questions = torch.ones(1, 2, requires_grad=True)
+    hits = Hits(
+        np.array([[3, -1]]),
+        np.array([[2.0, -np.inf]], np.float32),
+        np.ones((1, 2, 2), np.float32),
+    )
+
+    torch.log_softmax(document_scores(questions, hits), dim=-1)[0, 0].backward()
+
+    assert questions.grad is not None
+    assert questions.grad.tolist() == [[0.0, 0.0]]
+
+
+def test_vectors_in_half_precision_change_no_score(
+    make_trial: MakeTrial, retriever: FakeRetriever, halved: HalfPrecision, val: list[Question]
+) -> None:
+    model = assemble(make_trial())
+    texts = [question.question for question in val]
+
+    model.network.train(mode=False)
+    exact, coarse = (Pipeline(model, one).retrieve(texts, 5) for one in (retriever, halved))
+
+    assert torch.equal(exact.doc_scores, coarse.doc_scores)
+
+
+@pytest.fixture
+def frozen(make_trial: MakeTrial, retriever: FakeRetriever) -> Pipeline:
+    model = assemble(make_trial(model__freeze_question_encoder=True))
+    model.network.train(mode=False)
+    return Pipeline(model, retriever)
+
+
+def test_a_frozen_encoder_gives_a_question_the_same_bits_in_every_batch(
+    frozen: Pipeline, val: list[Question]
+) -> None:
+    texts = [question.question for question in val]
+
+    together = frozen.retrieve(texts, 5).doc_scores
+    fresh = Pipeline(frozen.model, frozen.retriever)
+    alone = [fresh.retrieve([text], 5).doc_scores for text in reversed(texts)]
+
+    assert torch.equal(together, torch.cat(alone[::-1]))
+
+
+def test_a_frozen_encoder_reads_a_question_once(frozen: Pipeline, val: list[Question]) -> None:
+    texts = [question.question for question in val]
+    frozen.retrieve(texts, 5)
+    read: list[object] = []
+    frozen.model.question_encoder.register_forward_hook(lambda *call: read.append(call))
+
+    frozen.retrieve([*texts, "What is new?"], 5)
+
+    assert len(read) == 1
+
+
+def test_an_encoder_with_dropout_on_is_not_taken_for_frozen(frozen: Pipeline) -> None:
+    frozen.model.question_encoder.train()
+
+    assert not frozen.is_frozen
+
+
+def test_the_times_of_retrieval_are_those_of_the_epochs_training(
+    make_trial: MakeTrial, retriever: FakeRetriever
+) -> None:
+    module = RagModule(Pipeline(assemble(make_trial()), retriever))
+    module.pipeline.waits_s.append(1e6)  # of the validation before
+
+    module.on_train_epoch_start()
+    module._losses.append((1.0, 1))
+    module.pipeline.waits_s += [0.001] * 95 + [0.5] * 5
+    module._epoch_started -= 10.0
+    module.on_validation_epoch_start()
+
+    assert module.epoch_metrics["retrieval/p95_ms"] == pytest.approx(25.95)
+    assert module.epoch_metrics["time/retrieval_share"] == pytest.approx(0.2595, rel=1e-2)
