@@ -20,7 +20,7 @@ The map: the packages in the order the data travels, each with its modules in th
     tracking    MLflow: a run a search, a run a trial
                   search_run trials child
     search      many trials: planned, proposed, stopped, recorded
-                  plan run launch cluster space scheduler trainable progress record
+                  cores plan run launch cluster space scheduler trainable progress record
     results     what one does with a search: look, export, evaluate, ask
                   leaderboard bundle export card answering evaluate ask
     cli         the commands: parse, call one function, print

@@ -44,6 +44,11 @@ class Node:
     cpus: float
     gpus: float
 
+    def n_fit(self, cpu: float, gpu: float) -> int:
+        """Return how many trials it holds at a time when idle."""
+        by_cpu = int(self.cpus / cpu)
+        return min(by_cpu, int(self.gpus / gpu)) if gpu else by_cpu
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
@@ -65,6 +70,10 @@ class Cluster:
         """GPUs of all nodes."""
         return sum(node.gpus for node in self.nodes)
 
+    def n_fit(self, cpu: float, gpu: float) -> int:
+        """Return how many trials all nodes hold at a time when idle."""
+        return sum(node.n_fit(cpu, gpu) for node in self.nodes)
+
     def check_fits(self, cpu: float, gpu: float) -> None:
         """Refuse trials that Tune would wait for without a word, for ever.
 
@@ -77,7 +86,7 @@ class Cluster:
         """
         import ray
 
-        if not any(node.cpus >= cpu and node.gpus >= gpu for node in self.nodes):
+        if not self.n_fit(cpu, gpu):
             offers = " or ".join(
                 sorted({f"{n.cpus:g} CPU, {n.gpus:g} GPU" for n in self.nodes})
             )

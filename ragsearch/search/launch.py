@@ -5,6 +5,7 @@ Importing this imports Ray, so `cluster.prepare` comes first.
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -14,14 +15,17 @@ from ray.tune.experiment import Trial
 
 from ragsearch.index.open import PassageIndex
 from ragsearch.retrieval.pool import Lease, pool_name, start_pool
-from ragsearch.search.cluster import cluster
+from ragsearch.search.cluster import Cluster, cluster
+from ragsearch.search.cores import trials_at_once
 from ragsearch.search.progress import Bookkeeper, EndOfSearch
 from ragsearch.search.record import SearchRecord, Status
 from ragsearch.search.scheduler import make_scheduler
 from ragsearch.search.space import TRIAL_KEY, make_searcher
-from ragsearch.search.trainable import PoolAddress, TrialJob, run_trial, varied
+from ragsearch.search.trainable import IndexAddress, TrialJob, run_trial, varied
 from ragsearch.spec import Spec
 from ragsearch.tracking import SearchRun, TrialRuns
+
+log = logging.getLogger(__name__)
 
 
 def run_trials(spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex]) -> None:
@@ -33,12 +37,13 @@ def run_trials(spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex
         job = TrialJob(
             spec,
             {
-                name: stack.enter_context(_served(spec, index, record.search))
+                name: stack.enter_context(reachable(spec, index, record.search))
                 for name, index in indexes.items()
             },
         )
         tracker = stack.enter_context(_tracked(spec, record, end))
-        tuner = _tuner(job, record, end, [Bookkeeper(spec, record, end), tracker])
+        callbacks = [Bookkeeper(spec, record, end), tracker]
+        tuner = _tuner(job, record, callbacks, end, _most_at_once(spec, joined))
         with end.on_signals():
             tuner.fit()
         for trial in record.trials.values():  # Tune says nothing of those it ends at once
@@ -49,10 +54,13 @@ def run_trials(spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex
 
 
 @contextmanager
-def _served(spec: Spec, index: PassageIndex, search: str) -> Iterator[PoolAddress]:
-    """Have an index served by its pool while trials run."""
+def reachable(spec: Spec, index: PassageIndex, search: str) -> Iterator[IndexAddress]:
+    """Have trials reach an index while they run, by its pool where they ask for one."""
     pool, fingerprint = spec.file.pool, index.manifest.fingerprint
-    name = pool_name(fingerprint)
+    folder, name = str(index.folder), pool_name(fingerprint)
+    if spec.file.trial.retrieval.backend == "in_process":
+        yield IndexAddress(folder, fingerprint)
+        return
     start_pool(
         index.folder,
         fingerprint,
@@ -61,7 +69,17 @@ def _served(spec: Spec, index: PassageIndex, search: str) -> Iterator[PoolAddres
         lifetime=pool.lifetime,
     )
     with Lease(name, search):
-        yield PoolAddress(name, fingerprint)
+        yield IndexAddress(folder, fingerprint, name)
+
+
+def _most_at_once(spec: Spec, joined: Cluster) -> int | None:
+    """Return the limit to trials at a time; None where Ray's placing is enough."""
+    asked = spec.file.resources.per_trial
+    n_fit = joined.n_fit(asked.cpu, asked.gpu)
+    n_trials, warning = trials_at_once(spec, n_fit, joined.cpus)
+    if warning and not joined.is_private:  # of this machine the plan has told it
+        log.warning("%s", warning)
+    return n_trials if n_trials < n_fit else spec.file.resources.max_concurrent
 
 
 @contextmanager
@@ -117,7 +135,11 @@ def flatten(section: Mapping[str, object], path: str = "") -> dict[str, object]:
 
 
 def _tuner(
-    job: TrialJob, record: SearchRecord, end: EndOfSearch, callbacks: list[tune.Callback]
+    job: TrialJob,
+    record: SearchRecord,
+    callbacks: list[tune.Callback],
+    end: EndOfSearch,
+    most_at_once: int | None,
 ) -> tune.Tuner:
     file = job.spec.file
     per_trial = file.resources.per_trial
@@ -131,7 +153,7 @@ def _tuner(
             search_alg=make_searcher(job.spec, study, record.search),
             scheduler=make_scheduler(job.spec),
             num_samples=file.budget.trials,
-            max_concurrent_trials=file.resources.max_concurrent,
+            max_concurrent_trials=most_at_once,
             reuse_actors=not per_trial.gpu,  # a fresh process gives back all GPU memory
             trial_dirname_creator=_folder_name,
         ),

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ragsearch.data.check import Inputs
 from ragsearch.errors import BadInputError, Mistake
-from ragsearch.spec import Choice, Ordinal, Spec, TrialSection
+from ragsearch.search.cores import AtOnce, n_replicas, trials_at_once
+from ragsearch.spec import Spec, TrialSection
 
 _REPLICA_BYTES = 120 << 20  # a Ray worker with faiss and pyarrow, index pages not counted
 _TRIAL_BYTES = 900 << 20  # a Ray worker with torch, transformers and lightning
@@ -28,6 +29,7 @@ class IndexPlan:
     index_bytes: int | None
     """Size in memory, shared by all replicas of a node; None if the encoder is not here yet."""
     replicas: int
+    """0 where each trial searches by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,12 @@ class Plan:
     """Epochs at which trials are compared; none without early stopping."""
     concurrent: int | None
     """Trials at a time on this machine; None where the cluster decides."""
+    cores: int | None
+    """Cores of this machine; None where trials run elsewhere."""
+    cpu: float
+    """CPUs a trial holds."""
+    search_threads: int
+    """Threads of all replicas; they hold no CPU, and are busy only while a trial waits."""
     n_train: int
     n_val: int
     indexes: tuple[IndexPlan, ...]
@@ -53,6 +61,15 @@ class Plan:
     def as_dict(self) -> dict[str, object]:
         """Give the plan as plain data."""
         return asdict(self)
+
+    def _core_lines(self) -> list[str]:
+        if self.cores is None or self.concurrent is None:
+            return []
+        n, threads = self.concurrent, self.search_threads
+        line = f"cores     {n * self.cpu:g} of {self.cores} held by {_counted(n, 'trial')}"
+        if threads:
+            line += f"; {_counted(threads, 'search thread')} busy while a trial waits hold none"
+        return [line]
 
     def _memory_line(self) -> str:
         if self.concurrent is None:
@@ -71,6 +88,7 @@ class Plan:
             f"epochs    up to {self.max_epochs}; {stops or 'no early stopping'}",
             f"questions {self.n_train} to train on, {self.n_val} to validate on",
             *(_index_line(index) for index in self.indexes),
+            *self._core_lines(),
             self._memory_line(),
         ]
         return lines + [f"warning   {warning}" for warning in self.warnings]
@@ -93,29 +111,24 @@ def make_plan(spec: Spec, inputs: Inputs) -> Plan:
     mistakes = [*_oversized(spec), *_unequal_widths(spec)]
     if mistakes:
         raise BadInputError(mistakes)
-    concurrent = _concurrent(spec)
-    indexes = tuple(_index_plan(spec, inputs, name) for name in used_indexes(spec))
+    at_once = _at_once(spec)
+    concurrent = at_once.n_trials if at_once else None
+    indexes = tuple(_index_plan(spec, inputs, name) for name in spec.used_indexes)
     return Plan(
         trials=spec.file.budget.trials,
         varied=tuple(spec.domains),
         max_epochs=spec.file.trial.train.max_epochs,
         rungs=tuple(rungs(spec)),
         concurrent=concurrent,
+        cores=_machine()["cpu"] if spec.file.resources.cluster == "local" else None,
+        cpu=spec.file.resources.per_trial.cpu,
+        search_threads=sum(index.replicas for index in indexes) * spec.file.pool.threads,
         n_train=inputs.n_train,
         n_val=inputs.n_val,
         indexes=indexes,
         memory_bytes=_memory(spec.file.trial, indexes, concurrent),
-        warnings=inputs.warnings,
+        warnings=(*inputs.warnings, *filter(None, [at_once and at_once.warning])),
     )
-
-
-def used_indexes(spec: Spec) -> list[str]:
-    """Name the indexes that some trial can ask for."""
-    domain = spec.domains.get("retrieval.index")
-    names = {spec.file.trial.retrieval.index}
-    if isinstance(domain, Choice | Ordinal):
-        names |= {str(value) for value in domain.options}
-    return [name for name in spec.file.indexes if name in names]
 
 
 def rungs(spec: Spec) -> list[int]:
@@ -148,7 +161,7 @@ def _unequal_widths(spec: Spec) -> Iterator[Mistake]:
     """Find indexes whose vectors the question encoder's cannot be multiplied with."""
     question_encoder = spec.file.trial.model.question_encoder
     width = _hidden_size(question_encoder)
-    for name in used_indexes(spec):
+    for name in spec.used_indexes:
         other = _hidden_size(spec.file.indexes[name].encoder)
         if width and other and width != other:
             what = (
@@ -158,16 +171,17 @@ def _unequal_widths(spec: Spec) -> Iterator[Mistake]:
             yield spec.mistake(f"indexes.{name}.encoder", what)
 
 
-def _concurrent(spec: Spec) -> int | None:
-    resources, have = spec.file.resources, _machine()
+def _at_once(spec: Spec) -> AtOnce | None:
+    """Return how many trials run at a time, None where another machine decides."""
+    resources = spec.file.resources
     if resources.cluster != "local":
-        return resources.max_concurrent
-    limits = [int(have["cpu"] / resources.per_trial.cpu), spec.file.budget.trials]
-    if resources.per_trial.gpu:
-        limits.append(int(have["gpu"] / resources.per_trial.gpu))
-    if resources.max_concurrent is not None:
-        limits.append(resources.max_concurrent)
-    return min(limits)
+        most = resources.max_concurrent
+        return None if most is None else AtOnce(most, "")
+    asked, have = resources.per_trial, _machine()
+    fit = [int(have["cpu"] / asked.cpu)]
+    if asked.gpu:
+        fit.append(int(have["gpu"] / asked.gpu))
+    return trials_at_once(spec, min(fit), have["cpu"])
 
 
 def _machine() -> dict[str, int]:
@@ -188,7 +202,7 @@ def _index_plan(spec: Spec, inputs: Inputs, name: str) -> IndexPlan:
     n_passages = inputs.n_passages[name]
     dimension = _hidden_size(settings.encoder)
     size = None if dimension is None else _index_bytes(settings.faiss, n_passages, dimension)
-    return IndexPlan(name, n_passages, size, spec.file.pool.replicas)
+    return IndexPlan(name, n_passages, size, n_replicas(spec, name))
 
 
 def _hidden_size(model: str) -> int | None:
@@ -237,10 +251,13 @@ def _weights(model: str) -> int | None:
 
 
 def _index_line(index: IndexPlan) -> str:
-    return (
-        f"index     {index.name}: {index.n_passages} passages, {_size(index.index_bytes)} "
-        f"shared by {index.replicas} {'replica' if index.replicas == 1 else 'replicas'}"
-    )
+    line = f"index     {index.name}: {index.n_passages} passages, {_size(index.index_bytes)}"
+    users = _counted(index.replicas, "replica") if index.replicas else "all trials"
+    return f"{line} shared by {users}"
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _size(n_bytes: int | None) -> str:

@@ -19,7 +19,7 @@ from ragsearch.index.build import build_index
 from ragsearch.index.fingerprint import index_fingerprint
 from ragsearch.index.open import PassageIndex
 from ragsearch.search.cluster import prepare
-from ragsearch.search.plan import make_plan, used_indexes
+from ragsearch.search.plan import make_plan
 from ragsearch.search.record import SearchRecord, Status, UsedIndex
 from ragsearch.spec import Spec
 
@@ -99,7 +99,7 @@ def build_indexes(
 ) -> dict[str, PassageIndex]:
     """Build the indexes that are not there yet, and open all that trials can ask for."""
     opened = {}
-    for name in used_indexes(spec):
+    for name in spec.used_indexes:
         settings = spec.file.indexes[name]
         folder = index_folder(output, index_fingerprint(settings))
         folder.parent.mkdir(parents=True, exist_ok=True)

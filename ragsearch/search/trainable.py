@@ -1,7 +1,7 @@
-"""One trial inside a Ray worker: join the pool, fit, report.
+"""One trial inside a Ray worker: find the index, fit, report.
 
 In: a Tune config (trial number and varied values) and a `TrialJob`, the same for all trials of
-a search. Handles never travel: the pool is looked up by name.
+a search. Handles never travel: a pool is looked up by name, an index by its folder.
 """
 
 import tempfile
@@ -9,18 +9,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ragsearch.data.questions import Question, read_questions
+from ragsearch.errors import BadInputError
 from ragsearch.search.space import TRIAL_KEY
 from ragsearch.spec import Spec
 
+if TYPE_CHECKING:
+    from ragsearch.index.open import PassageIndex
+    from ragsearch.retrieval.retriever import Retriever
+
 
 @dataclass(frozen=True)
-class PoolAddress:
-    """How a trial finds the pool of an index."""
+class IndexAddress:
+    """How a trial finds an index."""
 
-    name: str
+    folder: str
     fingerprint: str
+    pool: str | None = None
+    """Name of the pool that serves it; None where each trial opens it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class TrialJob:
     """What every trial of a search shares."""
 
     spec: Spec
-    pools: Mapping[str, PoolAddress]
+    indexes: Mapping[str, IndexAddress]
     """By the index's name in the space file."""
 
 
@@ -37,15 +45,12 @@ def run_trial(config: dict[str, object], job: TrialJob) -> None:
     import torch
     from ray import tune
 
-    from ragsearch.retrieval.pool import join_pool
     from ragsearch.training.fit import EpochReport, fit_trial
 
     file = job.spec.file
     torch.set_num_threads(max(1, int(file.resources.per_trial.cpu)))
-    number = config[TRIAL_KEY]
     trial = job.spec.trial_with(varied(config))
-    address = job.pools[trial.retrieval.index]
-    retriever = join_pool(address.name, address.fingerprint, who=f"trial {number}")
+    retriever = open_retriever(job.indexes[trial.retrieval.index], f"trial {config[TRIAL_KEY]}")
 
     def report(state: EpochReport) -> None:
         metrics = {"epoch": state.epoch, **state.metrics}
@@ -61,6 +66,42 @@ def run_trial(config: dict[str, object], job: TrialJob) -> None:
         _questions(file.data.val, file.data.n_val),
     )
     fit_trial(trial, questions, retriever, report, objective=file.objectives[0], seed=file.seed)
+
+
+def open_retriever(address: IndexAddress, who: str) -> "Retriever":
+    """Return whoever finds passages for a trial.
+
+    Args:
+        address: Where they are.
+        who: The trial's name in error messages.
+
+    Raises:
+        BadInputError: If the trial is to open the index itself, and on this machine it is not
+            there or another one.
+        PoolUnavailableError: If the pool does not answer.
+    """
+    if address.pool is not None:
+        from ragsearch.retrieval.pool import join_pool
+
+        return join_pool(address.pool, address.fingerprint, who=who)
+    from ragsearch.retrieval.retriever import InProcessRetriever
+
+    return InProcessRetriever(_index(address), who=who)
+
+
+@cache  # the next trial in the same worker opens nothing again
+def _index(address: IndexAddress) -> "PassageIndex":
+    from ragsearch.index.open import open_index
+
+    index = open_index(Path(address.folder), verify=False)  # the driver has read every byte
+    found = index.manifest.fingerprint
+    if found != address.fingerprint:
+        what = (
+            f"holds index {found[:16]} on this machine, but the search uses "
+            f"{address.fingerprint[:16]}; remove it here, or use retrieval.backend 'pool'"
+        )
+        raise BadInputError.single(address.folder, what)
+    return index
 
 
 def varied(config: Mapping[str, object]) -> dict[str, object]:

@@ -22,7 +22,7 @@ from ragsearch.spec.document import (
     read_document,
     write_document,
 )
-from ragsearch.spec.domains import Domain
+from ragsearch.spec.domains import Choice, Domain, Ordinal
 from ragsearch.spec.draft import Draft, draft_of, override
 from ragsearch.spec.messages import findings_of
 from ragsearch.spec.paths import resolve_paths
@@ -71,6 +71,14 @@ class Spec:
     def to_yaml(self) -> str:
         """Return `resolved()` as a space file that `load_spec` reads as the same spec."""
         return write_document(self.resolved())
+
+    @property
+    def used_indexes(self) -> list[str]:
+        """Names of the indexes that some trial can ask for, in the order of the file."""
+        domain = self.domains.get("retrieval.index")
+        options = domain.options if isinstance(domain, Choice | Ordinal) else ()
+        asked = {self.file.trial.retrieval.index, *options}
+        return [name for name in self.file.indexes if name in asked]
 
     @property
     def digest(self) -> str:

@@ -36,11 +36,21 @@ def broken_rules(draft: Draft) -> Iterator[Finding]:
     yield from missing_files(draft)
 
 
+_FIXED = {
+    "retrieval.backend": (
+        "must be the same for all trials, as it changes no model; set trial.retrieval.backend"
+    )
+}
+"""Keys of a trial that cannot vary, and why."""
+
+
 def _bad_domains(draft: Draft) -> Iterator[Finding]:
-    known = list(leaves(TrialSection))
+    known = [path for path in leaves(TrialSection) if path not in _FIXED]
     space = draft.value("space")
     for path, raw in space.items() if isinstance(space, Mapping) else ():
-        if path not in known:
+        if path in _FIXED:
+            yield Finding(("space", path), _FIXED[path])
+        elif path not in known:
             what = f"is no key of trial that can vary; {suggestion(path, known)}"
             yield Finding(("space", path), what)
         try:

@@ -190,6 +190,8 @@ class RetrievalSection(Section):
     nprobe: Count | None = None
     """Effort of a search in an IVF index: cells looked into; by default as the index was
     built, the root of their number."""
+    backend: Literal["pool", "in_process"] = "pool"
+    """Who searches: `pool`, replicas that all trials share; `in_process`, the trial itself."""
 
 
 class OptimSection(Section):

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from ragsearch.data.check import check_inputs
@@ -63,8 +65,18 @@ def test_encoders_of_different_width_are_refused_with_their_line(space_of, tiny,
 
 
 def test_the_plan_speaks_to_people(space_of):
-    lines = "\n".join(_plan(space_of(search={"scheduler": {"min": 1, "eta": 2}})).lines())
+    settings = {"scheduler": {"min": 1, "eta": 2}}
+    plan = _plan(space_of(search=settings, resources={"max_concurrent": 1}))
+    lines = "\n".join(plan.lines())
 
     assert "3 (trial 0 is the baseline)" in lines
     assert "compared after epoch 1, 2" in lines
     assert "tiny: 40 passages, 5.12 kB shared by 1 replica" in lines
+    assert re.search(r"cores     1 of \d+ held by 1 trial; 1 search thread busy while", lines)
+
+
+def test_trials_that_search_by_themselves_need_no_replica(space_of):
+    plan = _plan(space_of(trial={"retrieval": {"n_docs": 2, "backend": "in_process"}}))
+
+    assert (plan.indexes[0].replicas, plan.search_threads) == (0, 0)
+    assert "5.12 kB shared by all trials" in "\n".join(plan.lines())

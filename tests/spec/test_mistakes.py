@@ -235,6 +235,11 @@ MUTATIONS = {
         "index: one, n_docs: 2", "index: one, n_docs: 2, nprobe: 0", 19,
         "trial.retrieval.nprobe: must be at least 1, not 0",
     ),
+    "backend in the space": (
+        "space:\n", "space:\n  retrieval.backend: {choice: [pool, in_process]}\n", 26,
+        "space.retrieval.backend: must be the same for all trials, as it changes no model; set"
+        " trial.retrieval.backend",
+    ),
     "log of a count": (
         "{int: [1, 3]}", "{log: [1, 3]}", 27,
         "space.retrieval.n_docs: holds 1.0, but trial.retrieval.n_docs must be a whole"
