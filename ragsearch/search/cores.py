@@ -30,8 +30,8 @@ class _Searches(NamedTuple):
 def trials_at_once(spec: Spec, n_fit: int, cores: float) -> AtOnce:
     """Return how many trials to run at a time.
 
-    Fewer than fit are run where the threads of replicas would leave too few cores to them, but
-    always one, and as many as `resources.max_concurrent` asks for.
+    Fewer than fit are run where that leaves the threads of replicas their cores; where nothing
+    would, or `resources.max_concurrent` asks for as many, there is only a warning.
 
     Args:
         spec: The search.
@@ -41,9 +41,6 @@ def trials_at_once(spec: Spec, n_fit: int, cores: float) -> AtOnce:
     resources, asked = spec.file.resources, spec.file.resources.max_concurrent
     n_wanted = max(min(n_fit, spec.file.budget.trials, asked or n_fit), 1)
     searches, cpu = _searches(spec), resources.per_trial.cpu
-    n_good = n_wanted
-    while n_good > 1 and _busy(n_good, cpu, searches) > cores:
-        n_good -= 1
     busy = _busy(n_wanted, cpu, searches)
     if busy <= cores:
         return AtOnce(n_wanted, "")
@@ -51,7 +48,9 @@ def trials_at_once(spec: Spec, n_fit: int, cores: float) -> AtOnce:
         f"a search takes {searches.threads} threads and the trial that waits for it leaves "
         f"{cpu:g} CPU, so {n_wanted} trials at a time can keep {busy:g} of {cores:g} cores busy"
     )
-    if n_good == n_wanted or asked is not None:
+    good = (n for n in range(n_wanted, 0, -1) if _busy(n, cpu, searches) <= cores)
+    n_good = next(good, None)
+    if n_good is None or asked is not None:
         return AtOnce(n_wanted, f"{what}; lower pool.threads, or expect slower trials")
     instead = f"{n_good} run instead; lower pool.threads, or set resources.max_concurrent"
     return AtOnce(n_good, f"{what}: {instead}")

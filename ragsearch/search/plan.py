@@ -68,7 +68,7 @@ class Plan:
         n, threads = self.concurrent, self.search_threads
         line = f"cores     {n * self.cpu:g} of {self.cores} held by {_counted(n, 'trial')}"
         if threads:
-            line += f"; {_counted(threads, 'search thread')} busy while a trial waits hold none"
+            line += f", and busy with {_counted(threads, 'search thread')} while one waits"
         return [line]
 
     def _memory_line(self) -> str:

@@ -72,7 +72,9 @@ def test_the_plan_speaks_to_people(space_of):
     assert "3 (trial 0 is the baseline)" in lines
     assert "compared after epoch 1, 2" in lines
     assert "tiny: 40 passages, 5.12 kB shared by 1 replica" in lines
-    assert re.search(r"cores     1 of \d+ held by 1 trial; 1 search thread busy while", lines)
+    assert re.search(
+        r"cores     1 of \d+ held by 1 trial, and busy with 1 search thread", lines
+    )
 
 
 def test_trials_that_search_by_themselves_need_no_replica(space_of):
