@@ -84,8 +84,6 @@ class Cluster:
         Raises:
             BadInputError: If no node could hold a trial even when idle.
         """
-        import ray
-
         if not self.n_fit(cpu, gpu):
             offers = " or ".join(
                 sorted({f"{n.cpus:g} CPU, {n.gpus:g} GPU" for n in self.nodes})
@@ -95,11 +93,11 @@ class Cluster:
                 f"a trial wants {cpu:g} CPU, {gpu:g} GPU, but a node of the cluster has "
                 f"{offers}; lower it, or join a larger cluster with resources.cluster",
             )
-        free = ray.available_resources()  # type: ignore[no-untyped-call]
-        if free.get("CPU", 0.0) < cpu or free.get("GPU", 0.0) < gpu:
+        if not any(node.n_fit(cpu, gpu) for node in _free()):
             log.warning(
-                "the cluster is busy: trials wait until %g CPU and %g GPU are free", cpu, gpu
-            )
+                "the cluster is busy: trials wait until a node has %g CPU and %g GPU free",
+                cpu, gpu,
+            )  # fmt: skip
 
 
 @contextmanager
@@ -308,6 +306,14 @@ def _check_workers(address: str) -> None:
 
 def _worker_version() -> str:
     return ragsearch.__version__
+
+
+def _free() -> Iterator[Node]:
+    """Yield what is free of each node now: a total may lie in pieces no trial fits."""
+    from ray._private.state import available_resources_per_node
+
+    for free in available_resources_per_node().values():  # type: ignore[no-untyped-call]
+        yield Node(free.get("CPU", 0.0), free.get("GPU", 0.0))
 
 
 def _describe(*, is_private: bool) -> Cluster:

@@ -113,10 +113,13 @@ def test_a_private_cluster_listens_on_loopback_asks_for_a_token_and_leaves_nothi
     temporary = tempfile.mkdtemp(prefix="rs", dir="/tmp")
     answer = _run(
         """
-        import os, warnings
+        import logging, os, sys, warnings
         from pathlib import Path
         from ragsearch.errors import ClusterUnavailableError
         from ragsearch.search.cluster import cluster
+
+        class Holder:
+            def is_there(self): return True
 
         warnings.simplefilter("error")
         with cluster("local", num_cpus=1) as private:
@@ -136,6 +139,11 @@ def test_a_private_cluster_listens_on_loopback_asks_for_a_token_and_leaves_nothi
                     print(error)
             variables = ray.remote(lambda: dict(os.environ))
             print(ray.get(variables.options(num_cpus=0).remote())["RAY_AUTH_MODE"])
+            logging.basicConfig(stream=sys.stdout, format="%(message)s")
+            private.check_fits(1, 0)
+            holder = ray.remote(Holder).options(num_cpus=1).remote()
+            ray.get(holder.is_there.remote())
+            private.check_fits(1, 0)
         print(ray.is_initialized(), list(Path(os.environ["TMPDIR"]).iterdir()))
         print(list(Path.home().iterdir()))
         """,
@@ -147,7 +155,12 @@ def test_a_private_cluster_listens_on_loopback_asks_for_a_token_and_leaves_nothi
     assert answer[:4] == ["127.0.0.1 1.0 True", "True", "700", "True False"]
     assert "this process is connected to a Ray cluster already" in answer[4]
     assert "call ray.shutdown() first" in answer[5]
-    assert answer[6:] == ["token", "False []", "[]"]
+    assert answer[6:] == [
+        "token",
+        "the cluster is busy: trials wait until a node has 1 CPU and 0 GPU free",
+        "False []",
+        "[]",
+    ]
     Path(temporary).rmdir()
 
 
