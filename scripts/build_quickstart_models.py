@@ -17,6 +17,7 @@ from quickstart_augment import Material, read_material
 from quickstart_reader import ReaderRecipe, new_reader, train_reader
 from quickstart_retriever import RetrieverRecipe, new_pair, train_pair, word_weights
 from quickstart_tokenizers import for_contexts, text_of, train_bpe, train_wordpiece
+from transformers import T5ForConditionalGeneration
 
 QUICKSTART = Path(__file__).parents[1] / "ragsearch" / "quickstart"
 
@@ -62,11 +63,17 @@ def build_reader(
         n_layers=arguments.layers,
         learning_rate=arguments.reader_rate,
         wrong_share=arguments.wrong_share,
+        n_padded_steps=arguments.padded_steps,
         seed=ReaderRecipe.seed + arguments.seed,
     )
-    recipe = replace(recipe, n_examples=min(recipe.n_examples, 128 * recipe.n_steps))
+    n_shown = 128 * recipe.n_steps + 64 * recipe.n_padded_steps
+    recipe = replace(recipe, n_examples=min(recipe.n_examples, n_shown))
     tokenizer = train_bpe(lines)
-    model = new_reader(recipe, len(tokenizer))
+    if arguments.reader_from:
+        model = T5ForConditionalGeneration.from_pretrained(arguments.reader_from)
+        recipe = replace(recipe, n_steps=0)
+    else:
+        model = new_reader(recipe, len(tokenizer))
     train_reader(model, material, (tokenizer, train_wordpiece(lines)), recipe, device)
     model.save_pretrained(arguments.out / "generator")
     tokenizer.save_pretrained(arguments.out / "generator")
@@ -81,6 +88,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--retriever-steps", type=int, default=RetrieverRecipe.n_steps)
     parser.add_argument("--natural-share", type=float, default=RetrieverRecipe.natural_share)
     parser.add_argument("--reader-steps", type=int, default=ReaderRecipe.n_steps)
+    parser.add_argument("--padded-steps", type=int, default=ReaderRecipe.n_padded_steps)
+    parser.add_argument("--reader-from", type=Path, help="a generator to give the last steps")
     parser.add_argument("--reader-rate", type=float, default=ReaderRecipe.learning_rate)
     parser.add_argument("--layers", type=int, default=ReaderRecipe.n_layers)
     parser.add_argument("--wrong-share", type=float, default=ReaderRecipe.wrong_share)

@@ -3,14 +3,16 @@
 From ordinary random weights a T5 of this size does not learn to copy in minutes; three circuits
 are therefore written into the first weights, each in a subspace of its own: attend to the
 previous token, attend to equal tokens, and go on copying where the last written token stands
-(induction, Olsson et al. 2022). Training on re-told countries then makes it a reader.
+(induction, Olsson et al. 2022). Training on re-told countries then makes it a reader. It ends
+with batches whose padding is not masked: stock RAG-Sequence generates from contexts padded to
+300 tokens without the encoder's mask, and a reader that never met padding falls silent there.
 
 Axes: B batch, S source tokens, T target tokens.
 """
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -28,6 +30,7 @@ Model = Any  # mypy takes attributes of a torch module for tensors
 MAX_SOURCE, MAX_TARGET = 128, 20
 LOWERED_SHARE = 0.5  # of the questions; stock RagRetriever feeds the uncased decode
 BUCKET = 50  # batches sorted by length together
+UNMASKED_LENGTHS = (0, 128, 200, 300)  # tokens at least; stock RagRetriever pads to 300
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class ReaderRecipe:
     batch_size: int = 128
     learning_rate: float = 2e-3
     wrong_share: float = 0.1  # of the inputs carry a passage that does not hold the answer
+    n_padded_steps: int = 1500  # the last ones, some of whose batches have unmasked padding
+    padded_batch_size: int = 64
+    padded_learning_rate: float = 5e-4
+    unmasked_share: float = 0.6  # of those batches
     seed: int = 1  # the better of 0 and 1 on val
 
 
@@ -77,25 +84,52 @@ def train_reader(
 ) -> None:
     """Train in place on single passages; no marginalisation, that is left to fine-tuning."""
     shown = list(islice(examples(material, recipe.seed + 20), recipe.n_examples))
-    sources, targets = _tokenise(shown, *tokenizers, recipe)
+    rows = _tokenise(shown, *tokenizers, recipe)
     model.to(device).train()
+    masked = _batches(*rows, recipe.batch_size, recipe.seed)
+    _fit(model, ((*batch, batch[0] != 0) for batch in masked), recipe.n_steps, recipe)
+    recipe = replace(recipe, learning_rate=recipe.padded_learning_rate)
+    batches = _batches(*rows, recipe.padded_batch_size, recipe.seed + 1)
+    _fit(model, _some_unmasked(batches, recipe), recipe.n_padded_steps, recipe)
+
+
+def _fit(
+    model: Model,
+    batches: Iterator[tuple[Tensor, Tensor, Tensor]],
+    n_steps: int,
+    recipe: ReaderRecipe,
+) -> None:
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.learning_rate, total_steps=recipe.n_steps, pct_start=0.04
+        optimiser, recipe.learning_rate, total_steps=max(n_steps, 1), pct_start=0.04
     )
-    for step, rows in enumerate(_batches(sources, recipe)):
-        ids, labels = _trimmed(sources[rows]).to(device), _trimmed(targets[rows]).to(device)
+    for step, batch in enumerate(islice(batches, n_steps)):
+        ids, labels, mask = (part.to(model.device) for part in batch)
         labels = labels.masked_fill(labels == 0, -100)
-        loss = model(input_ids=ids, attention_mask=(ids != 0).long(), labels=labels).loss
+        loss = model(input_ids=ids, attention_mask=mask.long(), labels=labels).loss
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-        if step % 500 == 0:
+        if step % 100 == 0:
             print(f"reader step {step} loss {loss.item():.3f}", flush=True)
+
+
+def _some_unmasked(
+    batches: Iterator[tuple[Tensor, Tensor]], recipe: ReaderRecipe
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Add masks, and let some batches carry padding that no mask hides."""
+    dice = random.Random(recipe.seed)  # noqa: S311  # reproducible, nothing secret
+    for ids, labels in batches:
+        if dice.random() < recipe.unmasked_share:
+            missing = max(dice.choice(UNMASKED_LENGTHS) - ids.shape[1], 0)
+            padded = nn.functional.pad(ids, (0, missing))
+            yield padded, labels, torch.ones_like(padded)
+        else:
+            yield ids, labels, ids != 0
 
 
 @torch.no_grad()
@@ -168,15 +202,15 @@ def _trimmed(ids: Tensor) -> Tensor:
     return ids[:, : int((ids != 0).sum(dim=1).max())]
 
 
-def _batches(sources: Tensor, recipe: ReaderRecipe) -> Iterator[Tensor]:
-    """Yield rows of similar length, so that little is computed on padding."""
-    generator = torch.Generator().manual_seed(recipe.seed)
+def _batches(
+    sources: Tensor, targets: Tensor, batch_size: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield sources and targets of similar length, so that little is computed on padding."""
+    generator = torch.Generator().manual_seed(seed)
     lengths = (sources != 0).sum(dim=1)
-    n_steps = 0
-    while n_steps < recipe.n_steps:
-        rows = torch.randint(len(sources), (BUCKET * recipe.batch_size,), generator=generator)
-        batches = rows[lengths[rows].argsort()].view(BUCKET, recipe.batch_size)
+    while True:
+        rows = torch.randint(len(sources), (BUCKET * batch_size,), generator=generator)
+        batches = rows[lengths[rows].argsort()].view(BUCKET, batch_size)
         for number in torch.randperm(BUCKET, generator=generator).tolist():
-            n_steps += 1
-            if n_steps <= recipe.n_steps:
-                yield batches[number]
+            chosen = batches[number]
+            yield _trimmed(sources[chosen]), _trimmed(targets[chosen])
