@@ -23,8 +23,11 @@ The map: the packages in the order the data travels, each with its modules in th
                   cores plan run launch cluster space scheduler trainable progress record
     results     what one does with a search: look, export, evaluate, ask
                   leaderboard bundle export card answering evaluate ask
+    bench       what a retrieval call costs, in four designs
+                  plan indexes client connections processes designs same costs retrieval
+                  report
     cli         the commands: parse, call one function, print
-                  app options space starter index pool results printing
+                  app options space starter index pool results bench printing
     __main__    `python -m ragsearch`
 
 Imports only go up this list: `spec` knows nothing of `search`. What the functions below need is

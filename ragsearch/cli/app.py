@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from ragsearch.cli.bench import commands as bench_commands
 from ragsearch.cli.index import commands as index_commands
 from ragsearch.cli.pool import commands as pool_commands
 from ragsearch.cli.results import commands as results_commands
@@ -20,6 +21,7 @@ for commands in (space_commands, results_commands):
     app.registered_commands.extend(commands.registered_commands)
 app.add_typer(index_commands, name="index")
 app.add_typer(pool_commands, name="pool")
+app.add_typer(bench_commands, name="bench")
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it by position
