@@ -58,7 +58,7 @@ def reachable(spec: Spec, index: PassageIndex, search: str) -> Iterator[IndexAdd
     """Have trials reach an index while they run, by its pool where they ask for one."""
     pool, fingerprint = spec.file.pool, index.manifest.fingerprint
     folder, name = str(index.folder), pool_name(fingerprint)
-    if spec.file.trial.retrieval.backend == "in_process":
+    if spec.file.trial.retrieval.backend != "pool":
         yield IndexAddress(folder, fingerprint)
         return
     start_pool(

@@ -5,7 +5,8 @@ a search. Handles never travel: a pool is looked up by name, an index by its fol
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -50,7 +51,6 @@ def run_trial(config: dict[str, object], job: TrialJob) -> None:
     file = job.spec.file
     torch.set_num_threads(max(1, int(file.resources.per_trial.cpu)))
     trial = job.spec.trial_with(varied(config))
-    retriever = open_retriever(job.indexes[trial.retrieval.index], f"trial {config[TRIAL_KEY]}")
 
     def report(state: EpochReport) -> None:
         metrics = {"epoch": state.epoch, **state.metrics}
@@ -65,15 +65,24 @@ def run_trial(config: dict[str, object], job: TrialJob) -> None:
         _questions(file.data.train, file.data.n_train),
         _questions(file.data.val, file.data.n_val),
     )
-    fit_trial(trial, questions, retriever, report, objective=file.objectives[0], seed=file.seed)
+    address, who = job.indexes[trial.retrieval.index], f"trial {config[TRIAL_KEY]}"
+    with retriever_of(address, trial.retrieval.backend, who) as retriever:
+        fit_trial(
+            trial, questions, retriever, report, objective=file.objectives[0], seed=file.seed
+        )
 
 
-def open_retriever(address: IndexAddress, who: str) -> "Retriever":
-    """Return whoever finds passages for a trial.
+@contextmanager
+def retriever_of(address: IndexAddress, backend: str, who: str) -> Iterator["Retriever"]:
+    """Have somebody find passages for a trial, while the block lasts.
 
     Args:
-        address: Where they are.
+        address: Where the index is.
+        backend: `retrieval.backend` of the trial.
         who: The trial's name in error messages.
+
+    Yields:
+        Whoever finds them.
 
     Raises:
         BadInputError: If the trial is to open the index itself, and on this machine it is not
@@ -83,10 +92,22 @@ def open_retriever(address: IndexAddress, who: str) -> "Retriever":
     if address.pool is not None:
         from ragsearch.retrieval.pool import join_pool
 
-        return join_pool(address.pool, address.fingerprint, who=who)
+        yield join_pool(address.pool, address.fingerprint, who=who)
+        return
     from ragsearch.retrieval.retriever import InProcessRetriever
 
-    return InProcessRetriever(_index(address), who=who)
+    local = InProcessRetriever(_index(address), who=who)
+    if backend == "torch_distributed":
+        from ragsearch.retrieval.distributed import DistributedRetriever, gloo_group
+
+        with (
+            tempfile.TemporaryDirectory(prefix="ragsearch-") as folder,
+            # a trial is one process, and so is its group
+            gloo_group(f"file://{folder}/group", 0, 1) as group,
+        ):
+            yield DistributedRetriever(local, group, who=who)
+        return
+    yield local
 
 
 @cache  # the next trial in the same worker opens nothing again

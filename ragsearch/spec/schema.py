@@ -190,8 +190,9 @@ class RetrievalSection(Section):
     nprobe: Count | None = None
     """Effort of a search in an IVF index: cells looked into; by default as the index was
     built, the root of their number."""
-    backend: Literal["pool", "in_process"] = "pool"
-    """Who searches: `pool`, replicas that all trials share; `in_process`, the trial itself."""
+    backend: Literal["pool", "in_process", "torch_distributed"] = "pool"
+    """Who searches: `pool`, replicas that all trials share; `in_process`, the trial itself;
+    `torch_distributed`, one worker of a trial for all of them."""
 
 
 class OptimSection(Section):

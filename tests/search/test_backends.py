@@ -10,7 +10,7 @@ from ragsearch.data.questions import read_questions
 from ragsearch.index.build import build_index
 from ragsearch.search.cluster import cluster
 from ragsearch.search.launch import reachable
-from ragsearch.search.trainable import open_retriever
+from ragsearch.search.trainable import retriever_of
 from ragsearch.spec import Spec
 from ragsearch.training.fit import fit_trial
 
@@ -23,14 +23,18 @@ def figures(spec: Spec, folder: Path) -> Figures:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     index = build_index(spec.file.indexes["tiny"], folder)
-    with reachable(spec, index, "a search") as address:
+    backend = spec.file.trial.retrieval.backend
+    with (
+        reachable(spec, index, "a search") as address,
+        retriever_of(address, backend, "trial 0") as retriever,
+    ):
         fit_trial(
             spec.file.trial,
             (
                 read_questions(Path(spec.file.data.train)),
                 read_questions(Path(spec.file.data.val)),
             ),
-            open_retriever(address, "trial 0"),
+            retriever,
             lambda report: reports.append(report.metrics),
             objective=spec.file.objectives[0],
             seed=0,
@@ -51,12 +55,14 @@ def trial(backend: str) -> dict[str, dict[str, object]]:
 
 
 @pytest.mark.ray
-def test_a_trial_has_the_same_figures_by_a_pool_and_by_itself(space_of, tmp_path):
-    by_itself = figures(space_of(trial=trial("in_process")), tmp_path / "index")
-    assert not is_initialized()  # it needs no pool
+def test_a_trial_has_the_same_figures_whoever_searches(space_of, tmp_path):
+    folder = tmp_path / "index"
+    by_itself = figures(space_of(trial=trial("in_process")), folder)
+    by_group = figures(space_of(trial=trial("torch_distributed")), folder)
+    assert not is_initialized()  # neither needs a pool
 
     with cluster("local", num_cpus=1):
-        by_pool = figures(space_of(trial=trial("pool")), tmp_path / "index")
+        by_pool = figures(space_of(trial=trial("pool")), folder)
 
-    assert by_itself == by_pool
+    assert by_itself == by_group == by_pool
     assert len(by_pool) == 2

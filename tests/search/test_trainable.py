@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from ragsearch.errors import BadInputError
 from ragsearch.index.build import build_index
-from ragsearch.search.trainable import IndexAddress, open_retriever
+from ragsearch.search.trainable import IndexAddress, retriever_of
 from ragsearch.spec import IndexSection
 
 
@@ -17,22 +18,43 @@ def address(tiny, tmp_path_factory):
 
 
 def test_a_trial_without_a_pool_opens_the_index_once(address):
-    one, same = (open_retriever(address, f"trial {number}") for number in (0, 1))
+    with retriever_of(address, "in_process", "trial 0") as one:
+        hits = one.retrieve(np.ones((1, 32), np.float32), 3)
+    with retriever_of(address, "in_process", "trial 1") as same:
+        pass
 
     assert one.fingerprint == address.fingerprint
-    assert one.retrieve(np.ones((1, 32), np.float32), 3).ids.shape == (1, 3)
+    assert hits.ids.shape == (1, 3)
     assert one._index is same._index
+
+
+def test_the_group_of_a_trial_ends_with_it(address):
+    for _ in range(2):
+        with retriever_of(address, "torch_distributed", "trial 0") as grouped:
+            hits = grouped.retrieve(np.ones((1, 32), np.float32), 3)
+        assert not torch.distributed.is_initialized()
+
+    with retriever_of(address, "in_process", "trial 0") as alone:
+        same = alone.retrieve(np.ones((1, 32), np.float32), 3)
+    for one, other in zip(hits, same, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_another_index_on_the_trials_machine_is_refused(address):
     other = replace(address, fingerprint="f" * 64)
 
-    with pytest.raises(
-        BadInputError, match=r"holds index \w{16} on this machine, but the sear"
+    with (
+        pytest.raises(BadInputError, match=r"holds index \w{16} on this machine, but the sear"),
+        retriever_of(other, "in_process", "trial 0"),
     ):
-        open_retriever(other, "trial 0")
+        pass
 
 
 def test_an_index_that_is_not_on_the_trials_machine_is_refused(address, tmp_path):
-    with pytest.raises(BadInputError, match="is no index"):
-        open_retriever(replace(address, folder=str(tmp_path)), "trial 0")
+    elsewhere = replace(address, folder=str(tmp_path))
+
+    with (
+        pytest.raises(BadInputError, match="is no index"),
+        retriever_of(elsewhere, "in_process", "trial 0"),
+    ):
+        pass
