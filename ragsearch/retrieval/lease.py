@@ -1,5 +1,13 @@
-"""The lease that keeps a pool of lifetime `search` alive: renewed by whoever needs the pool."""
+"""The lease that keeps a pool of lifetime `search` alive: renewed by whoever needs the pool.
 
+A search holds one while it runs, a client while it lives. When the holder's process ends, even
+by `kill -9`, nobody renews any more and the replicas leave by themselves, unless somebody else
+holds a lease or the pool is detached.
+"""
+
+import uuid
+import weakref
+from collections.abc import Callable
 from threading import Event, Thread
 from types import TracebackType
 
@@ -8,13 +16,54 @@ from ray.exceptions import RaySystemError, RpcError
 
 from ragsearch.retrieval.actors import control, find_replicas
 
+CLIENT = "client:"
+"""What the name of a holder begins with that is a client and not a search."""
+
+
+class Beat:
+    """Something done every so often on a thread of its own, until it is ended.
+
+    Args:
+        name: Name of the thread.
+        every_s: Seconds between.
+        act: What is done; it must not raise.
+        last: What is done at the end, on the same thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        every_s: float,
+        act: Callable[[], object],
+        last: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._every_s = every_s
+        self._act = act
+        self._last = last
+        self._over = Event()
+        self._thread = Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; the first time is `every_s` from now."""
+        self._thread.start()
+
+    def end(self, wait_s: float = 0.0) -> None:
+        """Ask it to end, and wait at most so long until it has; any thread may ask."""
+        self._over.set()
+        self._thread.join(wait_s)
+
+    def ask_to_end(self) -> None:
+        """Ask it to end without waiting: safe wherever the garbage collector may run."""
+        self._over.set()
+
+    def _run(self) -> None:
+        while not self._over.wait(self._every_s):
+            self._act()
+        self._last()
+
 
 class Lease:
     """Keeps the replicas of a pool while the `with` block lasts.
-
-    A thread renews it. When the process ends, even by `kill -9`, nobody renews it any more and
-    the replicas leave by themselves, unless another search holds a lease or the pool is
-    detached.
 
     Args:
         pool: Name of the pool.
@@ -26,12 +75,13 @@ class Lease:
         self._pool = pool
         self._holder = holder
         self._every_s = every_s
-        self._over = Event()
-        self._thread = Thread(target=self._keep, name=f"lease-{pool}", daemon=True)
+        self._beat = Beat(
+            f"lease-{pool}", every_s, lambda: self._tell("renew"), lambda: self._wait("release")
+        )
 
     def __enter__(self) -> None:
-        ray.wait(self._tell("renew"), timeout=self._every_s)
-        self._thread.start()
+        self._wait("renew")
+        self._beat.start()
 
     def __exit__(
         self,
@@ -39,20 +89,37 @@ class Lease:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._over.set()
-        self._thread.join(timeout=self._every_s)
-        if ray.is_initialized():
-            ray.wait(self._tell("release"), timeout=self._every_s)
+        self._beat.end(self._every_s)
 
-    def _keep(self) -> None:
-        while not self._over.wait(self._every_s):
-            if ray.is_initialized():
-                self._tell("renew")
+    def while_alive(self, owner: object) -> Callable[[], None]:
+        """Hold the lease until an object is closed or nobody refers to it any more.
+
+        Args:
+            owner: Who needs the pool; it is not kept alive by this.
+
+        Returns:
+            What ends the lease earlier; may be called twice.
+        """
+        self._tell("renew")
+        self._beat.start()
+        # the collector may run inside Ray: it only asks, the thread tells the replicas
+        return weakref.finalize(owner, self._beat.ask_to_end)
+
+    def _wait(self, method: str) -> None:
+        if told := self._tell(method):
+            ray.wait(told, num_returns=len(told), timeout=self._every_s)
 
     def _tell(self, method: str) -> "list[ray.ObjectRef[object]]":
         """Return the answers to come of every replica there is now, also of one replaced."""
+        if not ray.is_initialized():
+            return []
         try:
             handles = find_replicas(self._pool)
+            return [control(handle, method, self._holder) for handle in handles.values()]
         except (RpcError, RaySystemError):
             return []  # the cluster does not answer; the next renewal may reach it
-        return [control(handle, method, self._holder) for handle in handles.values()]
+
+
+def client_holder() -> str:
+    """Return a name for a client that holds a lease of its own."""
+    return f"{CLIENT}{uuid.uuid4().hex}"

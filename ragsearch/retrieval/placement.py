@@ -16,13 +16,15 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ragsearch.errors import BadInputError
-from ragsearch.index.manifest import check_files, read_manifest
+from ragsearch.errors import BadInputError, PoolMismatchError
+from ragsearch.index.manifest import MANIFEST_FILE, check_files, read_manifest
+from ragsearch.index.open import open_index
 from ragsearch.retrieval.memory import available_bytes, readable
 
 log = logging.getLogger(__name__)
 
 Memory = Literal["mapped", "in_memory"]
+Lifetime = Literal["search", "detached"]
 _PROBE_S = 60.0  # a worker starts in 1-2 s, on a loaded machine in ten
 
 
@@ -38,12 +40,46 @@ class Layout:
     """`mapped`: the replicas of a node share one copy; `in_memory`: each has its own."""
 
 
-class Spot(NamedTuple):
-    """A place for a replica."""
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """A pool as it is asked for: what it serves, from where, and for how long."""
+
+    index: Path
+    """Index folder, the same path on every node."""
+    fingerprint: str
+    """Hash the index must have."""
+    layout: Layout = Layout()
+    threads: int = 1
+    """Threads a replica searches with."""
+    lifetime: Lifetime = "search"
+    name: str = ""
+    """Name of the pool; by default it follows from the fingerprint."""
+    lease_s: float = 60.0
+    """Seconds a lease on a replica is good for."""
+
+    @property
+    def pool(self) -> str:
+        """Name of the pool."""
+        return self.name or pool_name(self.fingerprint)
+
+
+def pool_name(fingerprint: str) -> str:
+    """Return the name a pool gets from its index."""
+    return f"index-{fingerprint[:16]}"
+
+
+class Slot(NamedTuple):
+    """Which replica of a pool."""
 
     shard: int
     number: int
-    """Of its shard's replicas, counted from 0."""
+    """Among those of its shard, counted from 0."""
+
+
+class Spot(NamedTuple):
+    """A place for a replica."""
+
+    slot: Slot
     node: str
     """Ray's id of the node."""
 
@@ -70,14 +106,50 @@ Prober = Callable[[Path, str], Sequence[NodeProbe]]
 
 
 def probe_nodes(folder: Path, fingerprint: str) -> list[NodeProbe]:
-    """Return what the nodes alive have for an index; a node that does not answer is left out.
+    """Return what the nodes alive have for an index; one that does not answer is left out.
+
+    Of the files on this node the contents are checked, of those elsewhere the sizes.
 
     Args:
         folder: Index folder, the same path on every node.
         fingerprint: Hash the index must have.
+
+    Raises:
+        BadInputError: If the folder on this node is damaged, or no node has the index.
+        PoolMismatchError: If the folder on this node has another index.
     """
+    if (folder / MANIFEST_FILE).is_file():
+        check_index(folder, fingerprint)
     here = ray.get_runtime_context().get_node_id()
-    alive = alive_nodes()
+    elsewhere = {node: name for node, name in alive_nodes().items() if node != here}
+    found = [probe(folder, fingerprint, here, is_here=True)]
+    found += _answers(folder, fingerprint, elsewhere)
+    if not any(node.shard_bytes for node in found):
+        what = (
+            f"no node of the cluster has index {fingerprint[:16]} there; build it with "
+            "`ragsearch index build`, or copy its folder to a node, at the same path"
+        )
+        raise BadInputError.single(folder, what)
+    return found
+
+
+def check_index(folder: Path, fingerprint: str) -> None:
+    """Refuse an index folder before an actor fails on it.
+
+    Raises:
+        BadInputError: If the folder is not a sound index.
+        PoolMismatchError: If it holds another index.
+    """
+    found = open_index(folder).manifest.fingerprint
+    if found != fingerprint:
+        raise PoolMismatchError(
+            f"{folder} holds index {found[:16]} but the pool is to serve {fingerprint[:16]}; "
+            "build the index again with `ragsearch index build`"
+        )
+
+
+def _answers(folder: Path, fingerprint: str, nodes: Mapping[str, str]) -> list[NodeProbe]:
+    """Return what other nodes say of themselves, in the order of their ids."""
     asked = {
         ray
         .remote(probe)
@@ -86,23 +158,19 @@ def probe_nodes(folder: Path, fingerprint: str) -> list[NodeProbe]:
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
         .remote(folder, fingerprint, node): name
-        for node, name in alive.items()
-        if node != here
+        for node, name in sorted(nodes.items())
     }
-    found = [probe(folder, fingerprint, here, is_here=True)]
-    ready, late = (
-        ray.wait(list(asked), num_returns=len(asked), timeout=_PROBE_S) if asked else ([], [])
-    )
-    for answer in ready:
+    if asked:
+        ray.wait(list(asked), num_returns=len(asked), timeout=_PROBE_S)
+    found = []
+    for answer, name in asked.items():
         try:
-            found.append(ray.get(answer))
-        except RayError as error:
+            found.append(ray.get(answer, timeout=0.1))
+        except RayError as error:  # it went away, or is too slow, or has no ragsearch
+            ray.cancel(answer)
             reason = str(error).strip().rpartition("\n")[2]
-            log.warning("node %s gets no replica: %s", asked[answer], reason)
-    for answer in late:
-        ray.cancel(answer)
-        log.warning("node %s gets no replica: no answer in %g s", asked[answer], _PROBE_S)
-    return sorted(found, key=lambda node: (not node.is_here, node.node))
+            log.warning("node %s gets no replica: %s", name, reason)
+    return found
 
 
 def alive_nodes() -> dict[str, str]:
@@ -179,7 +247,7 @@ def check_memory(layout: Layout, nodes: Sequence[NodeProbe], new: Sequence[Spot]
         BadInputError: If copies of the index are larger than the memory of their node.
     """
     for node in nodes:
-        shards = [spot.shard for spot in new if spot.node == node.node]
+        shards = [spot.slot.shard for spot in new if spot.node == node.node]
         mapped = layout.memory == "mapped"
         n_bytes = sum(node.shard_bytes[shard] for shard in (set(shards) if mapped else shards))
         if n_bytes <= node.available_bytes:
@@ -213,7 +281,7 @@ class _Board:
     def count(self, shard: int, node: str | None = None) -> int:
         """Return how many replicas of a shard there are, on one node or on all."""
         return sum(
-            spot.shard == shard and node in {None, spot.node}
+            spot.slot.shard == shard and node in {None, spot.node}
             for spot in (*self._there, *self.new)
         )
 
@@ -229,9 +297,11 @@ class _Board:
 
     def add(self, shard: int, node: NodeProbe) -> None:
         """Place a replica under the first number that is free."""
-        taken = {spot.number for spot in (*self._there, *self.new) if spot.shard == shard}
+        taken = {
+            spot.slot.number for spot in (*self._there, *self.new) if spot.slot.shard == shard
+        }
         number = next(number for number in range(len(taken) + 1) if number not in taken)
-        self.new.append(Spot(shard, number, node.node))
+        self.new.append(Spot(Slot(shard, number), node.node))
 
     def best(self, shard: int) -> NodeProbe:
         """Return the node for one more replica of a shard."""
@@ -255,8 +325,8 @@ class _Board:
 
     def _taken(self, node: NodeProbe) -> int:
         """Return the bytes that replicas take which the kernel does not yet count as taken."""
-        new = [spot.shard for spot in self.new if spot.node == node.node]
+        new = [spot.slot.shard for spot in self.new if spot.node == node.node]
         if self._is_mapped:  # their pages count as available, also of those that run
-            running = {spot.shard for spot in self._there if spot.node == node.node}
+            running = {spot.slot.shard for spot in self._there if spot.node == node.node}
             return sum(node.shard_bytes.get(shard, 0) for shard in running.union(new))
         return sum(node.shard_bytes[shard] for shard in new)

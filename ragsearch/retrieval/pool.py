@@ -17,8 +17,7 @@ from typing import Literal
 import ray
 from ray.exceptions import RayActorError
 
-from ragsearch.errors import PoolMismatchError, PoolUnavailableError
-from ragsearch.index.open import open_index
+from ragsearch.errors import PoolUnavailableError
 from ragsearch.retrieval.actors import (
     NAMESPACE,
     UNREACHABLE,
@@ -35,6 +34,7 @@ from ragsearch.retrieval.actors import (
 )
 from ragsearch.retrieval.client import PoolClient
 from ragsearch.retrieval.lease import Lease
+from ragsearch.retrieval.placement import check_index, pool_name
 from ragsearch.retrieval.replica import PROTOCOL, Description
 
 __all__ = [
@@ -77,11 +77,6 @@ class PoolInfo:
     """Query vectors answered since the replicas started."""
     n_leases: int
     """Searches that hold it."""
-
-
-def pool_name(fingerprint: str) -> str:
-    """Return the name a pool gets from its index."""
-    return f"index-{fingerprint[:16]}"
 
 
 def start_pool(  # noqa: PLR0913 (the keys of `pool:` in a space file, and two for tests)
@@ -192,21 +187,6 @@ def list_pools(*, timeout_s: float = 5.0) -> list[PoolInfo]:
     """Return every pool of the cluster by name; waits `timeout_s` for silent replicas."""
     check_connected("pools")
     return [_info(pool, find_replicas(pool), timeout_s) for pool in sorted(list_replicas())]
-
-
-def check_index(folder: Path, fingerprint: str) -> None:
-    """Refuse an index folder before an actor fails on it.
-
-    Raises:
-        BadInputError: If the folder is not a sound index.
-        PoolMismatchError: If it holds another index.
-    """
-    found = open_index(folder).manifest.fingerprint
-    if found != fingerprint:
-        raise PoolMismatchError(
-            f"{folder} holds index {found[:16]} but the pool is to serve {fingerprint[:16]}; "
-            "build the index again with `ragsearch index build`"
-        )
 
 
 def _vet(pool: str, handles: Handles, fingerprint: str, who: str) -> dict[int, Description]:

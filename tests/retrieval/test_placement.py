@@ -12,6 +12,7 @@ from ragsearch.errors import BadInputError
 from ragsearch.retrieval.placement import (
     Layout,
     NodeProbe,
+    Slot,
     Spot,
     check_memory,
     missing_spots,
@@ -36,7 +37,7 @@ def test_replicas_in_total_begin_with_the_drivers_node_and_spread():
 
     spots = missing_spots(Layout(replicas=3), 1, nodes, [])
 
-    assert spots == [Spot(0, 0, "a"), Spot(0, 1, "b"), Spot(0, 2, "a")]
+    assert spots == [Spot(Slot(0, 0), "a"), Spot(Slot(0, 1), "b"), Spot(Slot(0, 2), "a")]
 
 
 def test_replicas_per_node_go_to_every_node_that_has_the_files():
@@ -44,15 +45,20 @@ def test_replicas_per_node_go_to_every_node_that_has_the_files():
 
     spots = missing_spots(Layout(replicas=9, per_node=2), 1, nodes, [])
 
-    assert spots == [Spot(0, 0, "a"), Spot(0, 1, "a"), Spot(0, 2, "c"), Spot(0, 3, "c")]
+    assert spots == [
+        Spot(Slot(0, 0), "a"),
+        Spot(Slot(0, 1), "a"),
+        Spot(Slot(0, 2), "c"),
+        Spot(Slot(0, 3), "c"),
+    ]
 
 
 def test_only_what_is_missing_is_placed_under_free_numbers():
-    nodes, there = [node("a"), node("b")], [Spot(0, 0, "a"), Spot(0, 2, "a")]
+    nodes, there = [node("a"), node("b")], [Spot(Slot(0, 0), "a"), Spot(Slot(0, 2), "a")]
 
     assert missing_spots(Layout(replicas=2), 1, nodes, there) == []
-    assert missing_spots(Layout(replicas=3), 1, nodes, there) == [Spot(0, 1, "b")]
-    assert missing_spots(Layout(per_node=1), 1, nodes, there) == [Spot(0, 1, "b")]
+    assert missing_spots(Layout(replicas=3), 1, nodes, there) == [Spot(Slot(0, 1), "b")]
+    assert missing_spots(Layout(per_node=1), 1, nodes, there) == [Spot(Slot(0, 1), "b")]
 
 
 def test_shards_spread_over_nodes_by_free_memory():
@@ -61,7 +67,7 @@ def test_shards_spread_over_nodes_by_free_memory():
     spots = missing_spots(Layout(), 4, nodes, [])
 
     assert Counter(spot.node for spot in spots) == {"a": 3, "b": 1}
-    assert [(spot.shard, spot.number) for spot in spots] == [(n, 0) for n in range(4)]
+    assert [tuple(spot.slot) for spot in spots] == [(n, 0) for n in range(4)]
 
 
 def test_replicas_of_one_shard_go_to_different_nodes():
@@ -69,7 +75,7 @@ def test_replicas_of_one_shard_go_to_different_nodes():
 
     spots = missing_spots(Layout(replicas=2), 2, nodes, [])
 
-    assert sorted((spot.shard, spot.node) for spot in spots) == [
+    assert sorted((spot.slot.shard, spot.node) for spot in spots) == [
         (0, "a"), (0, "b"), (1, "a"), (1, "b"),
     ]  # fmt: skip
 
@@ -79,7 +85,7 @@ def test_a_node_with_some_of_the_files_gets_some_of_the_shards():
 
     spots = missing_spots(Layout(per_node=1), 2, [node("a", shards=2), half], [])
 
-    assert spots == [Spot(0, 0, "a"), Spot(1, 0, "a"), Spot(1, 1, "b")]
+    assert spots == [Spot(Slot(0, 0), "a"), Spot(Slot(1, 0), "a"), Spot(Slot(1, 1), "b")]
 
 
 @pytest.mark.parametrize("layout", [Layout(), Layout(per_node=1)])
@@ -111,8 +117,8 @@ def test_once_placed_nothing_is_missing_and_no_name_is_twice(rooms, shards, layo
     spots = missing_spots(layout, shards, nodes, [])
 
     assert missing_spots(layout, shards, nodes, spots) == []
-    assert len({(spot.shard, spot.number) for spot in spots}) == len(spots)
-    counts = Counter(spot.shard for spot in spots)
+    assert len({spot.slot for spot in spots}) == len(spots)
+    counts = Counter(spot.slot.shard for spot in spots)
     able = sum(bool(each.shard_bytes) for each in nodes)
     wanted = layout.replicas if layout.per_node is None else layout.per_node * able
     assert counts == dict.fromkeys(range(shards), wanted)
@@ -141,7 +147,7 @@ def test_copies_that_fit_are_let_pass(caplog):
 def test_copies_already_there_are_not_counted_twice():
     layout, nodes = Layout(replicas=3, memory="in_memory"), [node("a", free=15, size=10)]
 
-    check_memory(layout, nodes, missing_spots(layout, 1, nodes, [Spot(0, 0, "a")] * 2))
+    check_memory(layout, nodes, missing_spots(layout, 1, nodes, [Spot(Slot(0, 0), "a")] * 2))
 
 
 def test_a_mapped_index_larger_than_memory_is_a_warning(caplog):
