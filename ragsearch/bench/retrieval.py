@@ -141,9 +141,8 @@ class _Measuring:
         laps = _run(design, range(start, start + self.plan.steps))
         pids = [*ask(design.processes, "pid"), *design.server_pids()]
         row = _summary(name, self.setting.index.kind, n_clients, laps, pss_bytes(pids))
-        self.report(
-            f"{row.kind}: {name}, {n_clients} clients: {1000 * row.mean_s:.2f} ms a call"
-        )
+        callers = "1 client" if n_clients == 1 else f"{n_clients} clients"
+        self.report(f"{row.kind}: {name}, {callers}: {1000 * row.mean_s:.2f} ms a call")
         return row
 
 

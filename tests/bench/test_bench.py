@@ -1,13 +1,16 @@
 """`ragsearch bench retrieval` as a user runs it: real FAISS, gloo, Ray."""
 
 import json
-import os
+import signal
+import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.command import try_ragsearch
+from tests.command import command, environment, try_ragsearch
 
 SMALL = ("bench", "retrieval", "--passages", 2000, "--dimension", 32, "--steps", 3)
 
@@ -33,22 +36,43 @@ def wait_until_gone(folder: Path, timeout_s: float = 30.0) -> None:
         time.sleep(0.2)
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Return a folder for temporary files, with a path as short as Ray needs it."""
+    with tempfile.TemporaryDirectory(prefix="rb-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_run_and_leaves_nothing(tmp_path, folder):
+    run = subprocess.Popen(
+        command(*SMALL, "--kind", "exact", "--clients", 2, "--steps", 2000),
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        env=environment() | {"TMPDIR": str(folder)},
+    )  # fmt: skip
+    assert run.stderr is not None
+    for line in run.stderr:
+        if "faiss, 2 clients" in line:
+            break
+    run.send_signal(signal.SIGINT)
+
+    assert run.wait(60) == 130
+    wait_until_gone(folder)
+    assert list(folder.iterdir()) == []
+    run.stderr.close()
+
+
 @pytest.mark.ray
 @pytest.mark.slow
-def test_four_designs_are_measured_and_nothing_is_left(tmp_path):
-    folder = Path(os.path.realpath("/tmp")) / f"rb-{os.getpid()}"  # Ray needs a short one
-    folder.mkdir()
-    try:
-        done = try_ragsearch(
-            *SMALL, "--kind", "hnsw", "--clients", 1, "--clients", 2, "--json",
-            "--plot", "bench.png", cwd=tmp_path, TMPDIR=str(folder),
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        wait_until_gone(folder)
-        assert list(folder.iterdir()) == []
-    finally:
-        folder.rmdir()
+def test_four_designs_are_measured_and_nothing_is_left(tmp_path, folder):
+    done = try_ragsearch(
+        *SMALL, "--kind", "hnsw", "--clients", 1, "--clients", 2, "--json",
+        "--plot", "bench.png", cwd=tmp_path, TMPDIR=str(folder),
+    )  # fmt: skip
 
+    assert done.returncode == 0, done.stderr
+    wait_until_gone(folder)
+    assert list(folder.iterdir()) == []
     told = json.loads(done.stdout)
     assert set(told) == {"rows"}
     assert [(row["design"], row["clients"]) for row in told["rows"]] == [
