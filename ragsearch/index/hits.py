@@ -1,4 +1,4 @@
-"""What a search returns: three arrays that belong together.
+"""What a search may be told, and what it returns: three arrays that belong together.
 
 Axes: Q queries, K passages per query, D embedding size.
 """
@@ -7,6 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int64
+
+
+class Knobs(NamedTuple):
+    """How thorough a search is, call by call; None is as the index was built."""
+
+    ef_search: int | None = None
+    """Candidates a graph (HNSW) keeps while searching."""
+    nprobe: int | None = None
+    """Cells of an IVF that are searched."""
 
 
 class Hits(NamedTuple):

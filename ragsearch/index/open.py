@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from ragsearch.errors import BadInputError
-from ragsearch.index.hits import Hits
+from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.manifest import (
     PASSAGES_FILE,
     Canary,
@@ -49,17 +49,22 @@ class PassageIndex:
     shards: tuple[OpenShard, ...]
     """All of them, or the one that was asked for."""
 
-    def search(self, queries: Float32[np.ndarray, "Q D"], n_docs: int) -> Hits:
-        """Return the passages with the largest inner product, best first.
+    def search(
+        self, queries: Float32[np.ndarray, "Q D"], n_docs: int, knobs: Knobs = Knobs()
+    ) -> Hits:
+        """Return the passages with the largest inner product, best first, of equals the first.
+
+        A query finds the same to the last bit alone and among others.
 
         Args:
             queries: Finite vectors of the index's dimension.
             n_docs: Passages a query; ids are -1 where there are not so many.
+            knobs: How thorough; the index must have a use for those that are set.
         """
         width = self.manifest.dimension
         assert queries.shape[1:] == (width,), f"{queries.shape} is not {width} wide"
         found = (
-            shifted(search(shard.vectors, queries, n_docs), shard.start)
+            shifted(search(shard.vectors, queries, n_docs, knobs), shard.start)
             for shard in self.shards
         )
         return merge_hits(list(found), n_docs)

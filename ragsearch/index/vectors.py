@@ -4,6 +4,9 @@ The metric is inner product, and every index gives its vectors back: what a sear
 the inner product with the vector it returns, so a model can compute the score again and send
 gradients through it. A factory that breaks this law is refused, before anything is embedded.
 
+A query finds the same to the last bit whatever it is searched with: it is always searched to
+the same depth, and what FAISS finds is scored again, each vector by itself.
+
 Axes: Q queries, K passages per query, D embedding size, N passages.
 """
 
@@ -11,13 +14,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32, Int64
 
 from ragsearch.errors import BadInputError
-from ragsearch.index.hits import Hits
+from ragsearch.index.hits import Hits, Knobs
 
 EF_SEARCH = 64  # FAISS' own 16 finds 1 in 8 of the true five, random vectors, 10 k x 768
 _BLAS_FROM_QUERIES = 6
@@ -25,6 +29,15 @@ _BLAS_FROM_QUERIES = 6
 queries of 768 dimensions. Measured, 50 k x 768, one thread: scanning costs 5.9 ms a query,
 BLAS 19 ms for 1 query, 20 ms for 8 (scan 42), 37 ms for 32 (scan 175); 20 k x 384 breaks even
 at 7."""
+_MARGIN = 3  # FAISS' rounding, which depends on the batch, decides what lies beyond it
+_LEAST_DEPTH = 8
+_MOST_DEPTH = 1024  # more passages that score alike than this are one text many times
+_UNIT = (
+    2.0**-24
+)  # a float32 product of D numbers is off by at most D of these, |query| |vector|
+_BATCHED = (faiss.IndexFlat, faiss.IndexHNSW, faiss.IndexIVF, faiss.IndexScalarQuantizer)
+"""Kinds that look at each query of a batch by itself, rounding in `IndexFlat` aside."""
+_QUERIES_A_SCORING = 16  # 16 x 8 x 768 numbers of 8 bytes: 0.8 MB, which caches hold
 _LAW_TOLERANCE = 0.02  # of |query| |vector|; fast-scan tables of 8 bits miss by 0.003
 _N_SAMPLES, _K = 16, 5
 _POINTS_A_CELL = 50  # FAISS warns below 39
@@ -101,16 +114,148 @@ def write(index: faiss.Index, path: Path) -> None:
         raise BadInputError.single(path, what) from error
 
 
-def search(index: faiss.Index, queries: Float32[np.ndarray, "Q D"], n_docs: int) -> Hits:
-    """Return the passages with the largest inner product, best first."""
-    # a switch of the whole process, so it is set for this index' width at every call
-    faiss.cvar.distance_compute_blas_threshold = _BLAS_FROM_QUERIES * index.d
+def depth(n_docs: int) -> int:
+    """Return how many passages are looked at to find the best `n_docs`.
+
+    Searches of one depth, over one index with the same knobs, can be put together: the hits of
+    fewer passages are the first of the hits of more.
+    """
+    return max(_LEAST_DEPTH, 1 << (n_docs + _MARGIN - 1).bit_length())
+
+
+def search(
+    index: faiss.Index,
+    queries: Float32[np.ndarray, "Q D"],
+    n_docs: int,
+    knobs: Knobs = Knobs(),
+) -> Hits:
+    """Return the passages with the largest inner product, best first, of equals the first.
+
+    Args:
+        index: Its kind must have a use for every knob that is set.
+        queries: Finite vectors.
+        n_docs: Passages a query.
+        knobs: How thorough; a graph looks at no fewer than `depth(n_docs)` candidates.
+    """
     queries = np.ascontiguousarray(queries, dtype=np.float32)
-    scores, ids, vectors = index.search_and_reconstruct(queries, n_docs)
+    parts = list(_parts(index))
+    parameters = _parameters(parts, knobs)
+    is_exact = isinstance(parts[0], faiss.IndexFlat)
+    # a switch of the whole process, so it is set for this index' width at every call; the cells
+    # of an IVF are chosen by scanning: by BLAS the choice would depend on the batch
+    faiss.cvar.distance_compute_blas_threshold = (
+        _BLAS_FROM_QUERIES * index.d if is_exact else np.iinfo(np.int32).max
+    )
+    together = len(queries) if all(isinstance(part, _BATCHED) for part in parts) else 1
+    pieces = [
+        _find(index, queries[start : start + together], depth(n_docs), parameters)
+        for start in range(0, len(queries), max(together, 1))
+    ]
+    found = _joined(pieces, len(queries), depth(n_docs), index.d)
+    if is_exact:
+        for row in np.flatnonzero(_is_unsure(queries, found, n_docs, index.ntotal)):
+            sure = _search_deeper(index, queries[row : row + 1], n_docs)
+            for array, better in zip(found, sure, strict=True):
+                array[row, :n_docs] = better[0, :n_docs]
+    return Hits(*(np.ascontiguousarray(array[:, :n_docs]) for array in found[:3]))
+
+
+class _Found(NamedTuple):
+    """Hits to some depth, scored again and in order, and the worst score as FAISS has it."""
+
+    ids: Int64[np.ndarray, "Q K"]
+    scores: Float32[np.ndarray, "Q K"]
+    vectors: Float32[np.ndarray, "Q K D"]
+    worst: Float32[np.ndarray, "Q 1"]
+
+
+def _find(
+    index: faiss.Index,
+    queries: Float32[np.ndarray, "Q D"],
+    n_found: int,
+    parameters: faiss.SearchParameters | None,
+) -> _Found:
+    """Search, score again and sort: largest score first, of equals the smallest id."""
+    scores, ids, vectors = index.search_and_reconstruct(queries, n_found, params=parameters)
+    worst = scores[:, -1:].copy()
     missing = ids < 0
-    scores[missing] = -np.inf
     vectors[missing] = 0.0
-    return Hits(ids, scores, vectors)
+    for start in range(0, len(queries), _QUERIES_A_SCORING):
+        rows = slice(start, start + _QUERIES_A_SCORING)
+        # products of float32 are exact in float64, and vecdot sums each vector by itself
+        wide = queries[rows, None].astype(np.float64)
+        scores[rows] = np.vecdot(vectors[rows].astype(np.float64), wide)
+    scores[missing] = -np.inf
+    last_if_missing = np.where(missing, np.iinfo(ids.dtype).max, ids)
+    order = np.lexsort((last_if_missing, -scores), axis=1)
+    return _Found(
+        np.take_along_axis(ids, order, axis=1),
+        np.take_along_axis(scores, order, axis=1),
+        np.take_along_axis(vectors, order[:, :, None], axis=1),
+        worst,
+    )
+
+
+def _joined(pieces: list[_Found], n_queries: int, n_found: int, width: int) -> _Found:
+    if len(pieces) == 1:
+        return pieces[0]
+    none = _Found(
+        np.empty((0, n_found), np.int64),
+        np.empty((0, n_found), np.float32),
+        np.empty((0, n_found, width), np.float32),
+        np.empty((0, 1), np.float32),
+    )
+    joined = _Found(*(np.concatenate(arrays) for arrays in zip(none, *pieces, strict=True)))
+    assert len(joined.ids) == n_queries
+    return joined
+
+
+def _is_unsure(
+    queries: Float32[np.ndarray, "Q D"], found: _Found, n_docs: int, n_passages: int
+) -> Bool[np.ndarray, " Q"]:
+    """Return for which queries a rounding may have left out one of the best passages."""
+    n_found = found.ids.shape[1]
+    if n_found >= n_passages:
+        return np.zeros(len(queries), np.bool_)
+    longest = np.linalg.norm(found.vectors, axis=2).max(axis=1, initial=0.0)
+    tolerance = 4 * queries.shape[1] * _UNIT * np.linalg.norm(queries, axis=1) * longest
+    unsure: np.ndarray = found.scores[:, n_docs - 1] - found.worst[:, 0] <= tolerance
+    return unsure
+
+
+def _search_deeper(
+    index: faiss.Index, query: Float32[np.ndarray, "1 D"], n_docs: int
+) -> _Found:
+    n_found = depth(n_docs)
+    while True:
+        n_found *= 2
+        found = _find(index, query, n_found, None)
+        if n_found > _MOST_DEPTH or not _is_unsure(query, found, n_docs, index.ntotal).any():
+            return found
+
+
+def _parameters(parts: list[faiss.Index], knobs: Knobs) -> faiss.SearchParameters | None:
+    """Return FAISS' own words for knobs, nested as the parts of an index are."""
+    if knobs == Knobs():
+        return None
+    made: Any = faiss  # its stubs lack these classes, or their arguments
+    unused = {name for name, value in knobs._asdict().items() if value is not None}
+    parameters = None
+    for part in reversed(parts):
+        if isinstance(part, faiss.IndexHNSW) and knobs.ef_search is not None:
+            parameters = made.SearchParametersHNSW(efSearch=knobs.ef_search)
+            unused.discard("ef_search")
+        elif isinstance(part, faiss.IndexIVF):
+            parameters = made.SearchParametersIVF(
+                nprobe=knobs.nprobe or part.nprobe, quantizer_params=parameters
+            )
+            unused.discard("nprobe")
+        elif isinstance(part, faiss.IndexRefine):
+            parameters = made.IndexRefineSearchParameters(
+                k_factor=part.k_factor, base_index_params=parameters
+            )
+    assert not unused, f"{type(parts[0]).__name__} has no use for {sorted(unused)}"
+    return parameters
 
 
 def _create(factory: str, dimension: int, asked: str) -> faiss.Index:
@@ -172,11 +317,10 @@ def _parts(index: faiss.Index) -> Iterator[faiss.Index]:
 
 def _check_law(index: faiss.Index, queries: Float32[np.ndarray, "Q D"], factory: str) -> None:
     with _translated(factory):
-        hits = search(index, queries, _K)
-    again = np.einsum("qd,qkd->qk", queries, hits.vectors)
-    size = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(hits.vectors, axis=2)
-    found = hits.ids >= 0
-    if (np.abs(again - hits.scores) > _LAW_TOLERANCE * size)[found].any():
+        scores, ids, vectors = index.search_and_reconstruct(queries, _K)
+    again = np.einsum("qd,qkd->qk", queries, vectors)
+    size = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(vectors, axis=2)
+    if (np.abs(again - scores) > _LAW_TOLERANCE * size)[ids >= 0].any():
         what = (
             "does not score by inner product with the vectors it gives back, which training "
             "needs; use Flat, HNSW, IVF, SQ, PQ or OPQ, and `normalise` for cosine"

@@ -18,7 +18,7 @@ from jaxtyping import Float32, Int64
 from ray.actor import ActorHandle
 
 from ragsearch.errors import BadInputError, PoolUnavailableError
-from ragsearch.index.hits import Hits
+from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.manifest import PASSAGES_FILE, read_manifest
 from ragsearch.index.store import Passage, PassageStore
 from ragsearch.retrieval.actors import (
@@ -28,7 +28,7 @@ from ragsearch.retrieval.actors import (
     find_replicas,
 )
 from ragsearch.retrieval.replica import Description, Replica
-from ragsearch.retrieval.retriever import check_ids, check_queries
+from ragsearch.retrieval.retriever import check_ids, check_knobs, check_queries
 
 Answer = TypeVar("Answer")
 Question = Callable[["ActorHandle[Replica]", float], Answer]
@@ -84,17 +84,21 @@ class PoolClient:
         """Width a query must have."""
         return self._description["dimension"]
 
-    def retrieve(self, queries: Float32[np.ndarray, "Q D"], n_docs: int) -> Hits:
+    def retrieve(
+        self, queries: Float32[np.ndarray, "Q D"], n_docs: int, knobs: Knobs = Knobs()
+    ) -> Hits:
         """Return the `n_docs` passages with the largest inner product, best first.
 
         Raises:
-            BadQueriesError: If the queries do not fit the index or are not finite.
+            BadQueriesError: If the queries do not fit the index or are not finite, or the
+                index has no use for a knob.
             PoolUnavailableError: If no replica answers in time.
         """
         check_queries(queries, self.dimension, self._who)
+        check_knobs(knobs, self._description["faiss"], self._who)
 
         def search(replica: "ActorHandle[Replica]", timeout_s: float) -> Hits:
-            hits: Hits = _call(replica, timeout_s, "retrieve", queries, n_docs)
+            hits: Hits = _call(replica, timeout_s, "retrieve", queries, n_docs, knobs)
             return hits
 
         return Hits(*map(_writable, self._ask(search)))

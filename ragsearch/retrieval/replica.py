@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from ragsearch.errors import PoolMismatchError
-from ragsearch.index.hits import Hits
+from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.open import open_index
 from ragsearch.index.store import Passage
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Number of the conversation between client and replica; both sides must have the same."""
 
 
@@ -49,6 +49,7 @@ class Description(TypedDict):
     fingerprint: str
     n_passages: int
     dimension: int
+    faiss: str
     folder: str
     index_bytes: int
     lifetime: str
@@ -125,10 +126,12 @@ class Replica:
         # often enough to leave soon after the last lease, seldom enough to cost nothing
         Thread(target=self._watch, args=(lease_s / 10,), daemon=True).start()
 
-    def retrieve(self, queries: Float32[np.ndarray, "Q D"], n_docs: int) -> Hits:
+    def retrieve(
+        self, queries: Float32[np.ndarray, "Q D"], n_docs: int, knobs: Knobs = Knobs()
+    ) -> Hits:
         """Return the `n_docs` passages with the largest inner product, best first."""
         self._n_queries += len(queries)
-        return self._index.search(queries, n_docs)
+        return self._index.search(queries, n_docs, knobs)
 
     def passages(self, ids: Int64[np.ndarray, " N"]) -> list[Passage]:
         """Return passages by id, in the order asked."""
@@ -143,6 +146,7 @@ class Replica:
             fingerprint=manifest.fingerprint,
             n_passages=manifest.n_passages,
             dimension=manifest.dimension,
+            faiss=manifest.faiss,
             folder=str(self._folder),
             index_bytes=sum(file.stat().st_size for file in self._folder.iterdir()),
             lifetime="detached" if self._keeper.is_detached() else "search",

@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from ragsearch.errors import RagsearchError
-from ragsearch.index.hits import Hits
+from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.open import PassageIndex
 from ragsearch.index.store import Passage
+from ragsearch.spec.knobs import why_useless
 
 
 class BadQueriesError(RagsearchError):
@@ -39,8 +40,13 @@ class Retriever(Protocol):
     def dimension(self) -> int:
         """Width a query must have."""
 
-    def retrieve(self, queries: Float32[np.ndarray, "Q D"], n_docs: int) -> Hits:
-        """Return the `n_docs` passages with the largest inner product, best first."""
+    def retrieve(
+        self, queries: Float32[np.ndarray, "Q D"], n_docs: int, knobs: Knobs = Knobs()
+    ) -> Hits:
+        """Return the `n_docs` passages with the largest inner product, best first.
+
+        The same query finds the same, to the last bit, alone and among others.
+        """
 
     def passages(self, ids: Int64[np.ndarray, " N"]) -> list[Passage]:
         """Return passages by id, in the order asked."""
@@ -73,10 +79,13 @@ class InProcessRetriever:
         """Width a query must have."""
         return self._index.manifest.dimension
 
-    def retrieve(self, queries: Float32[np.ndarray, "Q D"], n_docs: int) -> Hits:
+    def retrieve(
+        self, queries: Float32[np.ndarray, "Q D"], n_docs: int, knobs: Knobs = Knobs()
+    ) -> Hits:
         """Return the `n_docs` passages with the largest inner product, best first."""
         check_queries(queries, self.dimension, self._who)
-        return self._index.search(queries, n_docs)
+        check_knobs(knobs, self._index.manifest.faiss, self._who)
+        return self._index.search(queries, n_docs, knobs)
 
     def passages(self, ids: Int64[np.ndarray, " N"]) -> list[Passage]:
         """Return passages by id, in the order asked."""
@@ -102,6 +111,27 @@ def check_queries(queries: np.ndarray, dimension: int, who: str) -> None:
             f"{asker}{np.count_nonzero(~finite)} of {len(queries)} query vectors are NaN or "
             "infinite; the question encoder has diverged: lower its learning rate"
         )
+
+
+def check_knobs(knobs: Knobs, factory: str, who: str) -> None:
+    """Refuse knobs that an index has no use for, or that no search can be set to.
+
+    Args:
+        knobs: What a search shall be set to.
+        factory: FAISS factory string of the index.
+        who: Asker's name in the message.
+
+    Raises:
+        BadQueriesError: With the knob and the kind of the index.
+    """
+    asker = f"{who}: " if who else ""
+    for name, value in knobs._asdict().items():
+        if value is None:
+            continue
+        if value < 1:
+            raise BadQueriesError(f"{asker}{name} is {value}; give at least 1, or leave it out")
+        if why := why_useless(factory, name, value):
+            raise BadQueriesError(f"{asker}{name} is {value} but the index {why}")
 
 
 def check_ids(ids: np.ndarray, n_passages: int, who: str) -> None:

@@ -127,10 +127,10 @@ def test_joining_a_pool_with_another_index_is_refused(served, other):
 
 
 def test_a_pool_of_another_protocol_is_refused(served, exact, monkeypatch):
-    monkeypatch.setattr(actors, "PROTOCOL", 2)
+    monkeypatch.setattr(actors, "PROTOCOL", 3)
 
     with pytest.raises(
-        PoolMismatchError, match="speaks protocol 1 but this ragsearch speaks 2"
+        PoolMismatchError, match="speaks protocol 2 but this ragsearch speaks 3"
     ):
         join_pool(served.pool, exact.fingerprint)
 

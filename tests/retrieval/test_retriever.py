@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 
 from ragsearch.errors import RagsearchError
+from ragsearch.index.hits import Knobs
 from ragsearch.index.open import open_index
 from ragsearch.retrieval.retriever import (
     BadQueriesError,
     InProcessRetriever,
     Retriever,
     check_ids,
+    check_knobs,
     check_queries,
 )
 
@@ -79,3 +81,26 @@ def test_no_ids_are_no_mistake():
 def test_bad_queries_end_the_program_as_bad_input_does():
     assert issubclass(BadQueriesError, RagsearchError)
     assert BadQueriesError.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        (Knobs(ef_search=9), "trial 7: ef_search is 9 but the index is Flat, which has no use"),
+        (
+            Knobs(nprobe=9),
+            "trial 7: nprobe is 9 but the index is Flat, which has no use for it",
+        ),
+        (Knobs(nprobe=0), "trial 7: nprobe is 0; give at least 1, or leave it out"),
+    ],
+)
+def test_a_knob_the_index_has_no_use_for_is_refused(retriever, queries, knobs, message):
+    with pytest.raises(BadQueriesError, match=message):
+        retriever.retrieve(queries, 3, knobs)
+
+
+def test_knobs_without_an_asker_are_refused_too():
+    with pytest.raises(
+        BadQueriesError, match=r"^nprobe is 9 but the index is IVF8,Flat, which"
+    ):
+        check_knobs(Knobs(nprobe=9), "IVF8,Flat", "")
