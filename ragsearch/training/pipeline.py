@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from ragsearch.index.hits import Hits
+from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.store import Passage
 from ragsearch.retrieval.retriever import Retriever
 from ragsearch.training.contexts import ContextBuilder, Contexts
@@ -115,8 +115,9 @@ class Pipeline:
     def _search(
         self, retriever: Retriever, queries: Float[np.ndarray, "B D"], n_docs: int
     ) -> tuple[Hits, list[list[Passage | None]]]:
+        asked = self.model.trial.retrieval
         started = time.perf_counter()
-        hits = retriever.retrieve(queries, n_docs)
+        hits = retriever.retrieve(queries, n_docs, Knobs(asked.ef_search, asked.nprobe))
         known = hits.ids >= 0
         texts = iter(retriever.passages(hits.ids[known]))
         self.waits_s.append(time.perf_counter() - started)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ragsearch.data.questions import Question
-from ragsearch.index.hits import Hits
+from ragsearch.index.hits import Hits, Knobs
 from ragsearch.training.model import assemble
 from ragsearch.training.module import RagModule
 from ragsearch.training.pipeline import Pipeline, document_scores
@@ -68,6 +68,26 @@ def test_vectors_in_half_precision_change_no_score(
     exact, coarse = (Pipeline(model, one).retrieve(texts, 5) for one in (retriever, halved))
 
     assert torch.equal(exact.doc_scores, coarse.doc_scores)
+
+
+class Asked(FakeRetriever):
+    """Remembers how it was asked."""
+
+    def retrieve(self, queries: np.ndarray, n_docs: int, *rest: object) -> Hits:
+        """Return the nearest passages."""
+        self.rest = rest
+        return super().retrieve(queries, n_docs)
+
+
+@pytest.mark.parametrize("settings", [{}, {"retrieval__ef_search": 7, "retrieval__nprobe": 3}])
+def test_the_knobs_of_a_trial_go_with_every_call(
+    settings: dict[str, int], make_trial: MakeTrial, retriever: FakeRetriever
+) -> None:
+    asked = Asked(retriever._passages, retriever._vectors)
+
+    Pipeline(assemble(make_trial(**settings)), asked).retrieve(["What is new?"], 2)
+
+    assert asked.rest == (Knobs(*settings.values()),)
 
 
 @pytest.fixture
