@@ -57,7 +57,9 @@ def export(
     typer.echo(bundle.folder)
 
 
-@commands.command(name="eval", epilog="Example: ragsearch eval best --data data/test.jsonl")
+@commands.command(
+    name="eval", epilog="Example: ragsearch eval best --data data/test.jsonl --n-docs 10"
+)
 def evaluate_bundle(  # noqa: PLR0913 - its options
     bundle: Bundle,
     *,
@@ -69,6 +71,15 @@ def evaluate_bundle(  # noqa: PLR0913 - its options
     limit: Annotated[
         int | None, typer.Option(min=1, help="Use only the first so many questions.")
     ] = None,
+    n_docs: Annotated[
+        int | None, typer.Option(min=1, help="Passages a question, not the trial's number.")
+    ] = None,
+    ef_search: Annotated[
+        int | None, typer.Option(min=1, help="Effort of a search in an HNSW index.")
+    ] = None,
+    nprobe: Annotated[
+        int | None, typer.Option(min=1, help="Cells a search looks into in an IVF index.")
+    ] = None,
     predictions: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write each answer, as JSON lines.")
     ] = None,
@@ -77,13 +88,22 @@ def evaluate_bundle(  # noqa: PLR0913 - its options
     """Score a bundle on questions with answers.
 
     Prints exact match, F1, NLL a token and recall of passages. On the search's own validation
-    questions they are what the search reported.
+    questions they are what the search reported. --n-docs, --ef-search and --nprobe ask the
+    index in another way than the trial did, without training again.
     """
     from ragsearch.results.evaluate import evaluate
 
     if predictions is not None and predictions.exists():
         raise BadInputError.single(predictions, "exists already; choose another file")
-    found = evaluate(bundle, data, index=index, no_retrieval=no_retrieval, limit=limit)
+    asked = {"n_docs": n_docs, "ef_search": ef_search, "nprobe": nprobe}
+    found = evaluate(
+        bundle,
+        data,
+        index=index,
+        no_retrieval=no_retrieval,
+        limit=limit,
+        retrieval={name: value for name, value in asked.items() if value is not None},
+    )
     if predictions is not None:
         found.write_predictions(predictions)
     if json:

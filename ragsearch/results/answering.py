@@ -4,16 +4,18 @@ The same figures need the same arithmetic: the device Lightning would choose, it
 the number of threads a trial had, as each may move the last digits and so an answer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from ragsearch.errors import BadInputError
+from ragsearch.errors import BadInputError, Mistake
 from ragsearch.index.open import PassageIndex, open_index
 from ragsearch.results.bundle import Bundle, IndexReference
 from ragsearch.retrieval.retriever import InProcessRetriever
+from ragsearch.spec.knobs import KNOBS, why_useless
 from ragsearch.training.model import load
 from ragsearch.training.pipeline import Pipeline
 
@@ -27,6 +29,49 @@ def open_pipeline(bundle: Bundle, index: PassageIndex | None) -> Pipeline:
         torch.nn.Module.cuda(model.network)  # Transformers' own wrapper has no types
     retriever = None if index is None else InProcessRetriever(index, who=str(bundle.folder))
     return Pipeline(model, retriever)
+
+
+def asking(
+    pipeline: Pipeline, index: PassageIndex | None, retrieval: Mapping[str, int]
+) -> Pipeline:
+    """Return a pipeline that asks its retriever for other things than its trial did.
+
+    Args:
+        pipeline: A bundle's.
+        index: What it retrieves from.
+        retrieval: `n_docs`, `ef_search` and `nprobe`, as far as they are to differ.
+
+    Raises:
+        BadInputError: With everything that the index has no use for.
+    """
+    assert retrieval.keys() <= {"n_docs", *KNOBS}, f"{retrieval} is not what one asks with"
+    if not retrieval:
+        return pipeline
+    mistakes = [
+        Mistake(f"--{name.replace('_', '-')}", "", why)
+        for name, value in retrieval.items()
+        if (why := _why_useless(index, name, value))
+    ]
+    if mistakes:
+        raise BadInputError(mistakes)
+    trial = pipeline.model.trial
+    section = trial.retrieval.model_copy(update=dict(retrieval))
+    model = replace(pipeline.model, trial=trial.model_copy(update={"retrieval": section}))
+    return Pipeline(model, pipeline.retriever)
+
+
+def _why_useless(index: PassageIndex | None, name: str, value: int) -> str | None:
+    if index is None:
+        return "is of no use without retrieval; drop it, or --no-retrieval"
+    if value < 1:
+        return f"must be at least 1, not {value}"
+    if name in KNOBS:
+        why = why_useless(index.manifest.faiss, name, value)
+        return why and f"the index {why}"
+    n_passages = index.manifest.n_passages
+    if value > n_passages:
+        return f"asks for {value} passages, but the index holds {n_passages}; ask for fewer"
+    return None
 
 
 def open_its_index(bundle: Bundle, folder: Path | None, *, verify: bool) -> PassageIndex:

@@ -5,12 +5,13 @@ On the search's own validation questions the scores are the search's.
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ragsearch.data.questions import read_questions
 from ragsearch.results.answering import (
+    asking,
     open_its_index,
     open_pipeline,
     trial_threads,
@@ -48,6 +49,7 @@ def evaluate(
     index: Path | None = None,
     no_retrieval: bool = False,
     limit: int | None = None,
+    retrieval: Mapping[str, int] | None = None,
 ) -> Evaluation:
     """Return the scores of a bundle on the questions of a file.
 
@@ -57,6 +59,8 @@ def evaluate(
         index: Where the bundle's index lies; where it lay at the export by default.
         no_retrieval: Whether to answer from the question alone; there is no recall then.
         limit: Use only the first so many questions, as `data.n_val` of a space file does.
+        retrieval: `n_docs`, `ef_search` and `nprobe` to ask with instead of the trial's own;
+            nothing is trained or loaded for it.
 
     Raises:
         BadInputError: If the bundle, the questions or the index cannot be used.
@@ -64,7 +68,7 @@ def evaluate(
     questions = read_questions(Path(data), limit)
     opened = open_bundle(bundle)
     found = None if no_retrieval else open_its_index(opened, index, verify=True)
-    pipeline = open_pipeline(opened, found)
+    pipeline = asking(open_pipeline(opened, found), found, retrieval or {})
     with trial_threads(opened), validation_arithmetic(pipeline):
         examples = list(evaluation.evaluate(pipeline, questions))
     summary = evaluation.summarise(examples) | {"n": len(examples)}

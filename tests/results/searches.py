@@ -23,14 +23,18 @@ name: tiny
 seed: 3
 data: {{train: {train}, val: {val}, n_val: {n_val}}}
 indexes:
-  facts: {{corpus: {corpus}, encoder: {context_encoder}, normalise: {normalise}}}
+  facts:
+    corpus: {corpus}
+    encoder: {context_encoder}
+    normalise: {normalise}
+    faiss: {faiss}
 trial:
   model:
     type: {kind}
     question_encoder: {question_encoder}
     generator: {generator}
     normalise: {normalise}
-  retrieval: {{index: facts, n_docs: {n_docs}}}
+  retrieval: {{index: facts, n_docs: {n_docs}, nprobe: {nprobe}}}
   optim: {{learning_rate: 0.01, effective_batch: 8, schedule: constant, max_grad_norm: 1.0}}
   train: {{max_epochs: {max_epochs}, batch_size: 8, eval_batch_size: 3, precision: {precision}}}
   decode: {{num_beams: {num_beams}, max_length: 12}}
@@ -49,6 +53,8 @@ class Settings:
     encoder: str = "dpr"
     """Or `bert`: mean-pooled, and normalised."""
     n_docs: int = 3
+    faiss: str = "Flat"
+    nprobe: int | None = None
     num_beams: int = 2
     precision: str = "32"
     max_epochs: int = 1
@@ -120,6 +126,8 @@ def _spec(tiny: Tiny, output: Path, settings: Settings, *, train: Path, val: Pat
             generator=getattr(tiny, settings.generator),
             kind=settings.kind,
             n_docs=settings.n_docs,
+            faiss=settings.faiss,
+            nprobe=settings.nprobe or "null",
             num_beams=settings.num_beams,
             precision=settings.precision,
             max_epochs=settings.max_epochs,

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ragsearch.errors import BadInputError
 from ragsearch.results.ask import Answerer
 from ragsearch.results.evaluate import evaluate
 from ragsearch.results.export import export_best
@@ -99,3 +100,76 @@ def test_recall_is_by_gold_passages(exported: BundleOf, tmp_path: Path):
 
     assert (summary["recall_at_1"], summary["recall_at_5"]) == (0.5, 1.0)
     assert summary["n"] == 2
+
+
+def test_a_bundle_is_scored_with_fewer_or_more_passages_than_its_trial_read(
+    exported: BundleOf, tiny: Tiny
+):
+    bundle = exported(Settings())
+
+    own, same, one = (
+        evaluate(bundle.folder, tiny.val, retrieval=retrieval)
+        for retrieval in (None, {"n_docs": 3}, {"n_docs": 1})
+    )
+
+    assert own.summary == same.summary
+    assert [len(example.passages) for example in one.examples] == [1] * 8
+    assert [example.passages[0] for example in own.examples] == [
+        example.passages[0] for example in one.examples
+    ]
+
+
+APPROXIMATE = Settings(faiss='"IVF8,Flat"', nprobe=1)
+
+
+def test_a_bundle_asks_as_its_trial_did_and_otherwise_when_told_to(
+    exported: BundleOf, tiny: Tiny
+):
+    bundle = exported(APPROXIMATE).folder
+
+    own = evaluate(bundle, tiny.val)
+    thorough = evaluate(bundle, tiny.val, retrieval={"nprobe": 8})
+
+    assert own.summary == evaluate(bundle, tiny.val, retrieval={"nprobe": 1}).summary
+    exact = evaluate(exported(Settings()).folder, tiny.val)
+    assert [example.passages for example in thorough.examples] == [
+        example.passages for example in exact.examples
+    ]
+    assert [example.passages for example in own.examples] != [
+        example.passages for example in exact.examples
+    ]
+    answer = Answerer(bundle).ask(own.examples[0].question.question)
+    assert [passage.id for passage in answer.passages] == [
+        passage.id for passage in own.examples[0].passages if passage is not None
+    ]
+
+
+@pytest.mark.parametrize(
+    ("retrieval", "message"),
+    [
+        (
+            {"ef_search": 64},
+            "--ef-search: the index is Flat, which has no use for it; leave it",
+        ),
+        ({"nprobe": 2}, "--nprobe: the index is Flat, which has no use for it; leave it out"),
+        (
+            {"n_docs": 41},
+            "--n-docs: asks for 41 passages, but the index holds 40; ask for fewe",
+        ),
+        ({"n_docs": 0}, "--n-docs: must be at least 1, not 0"),
+    ],
+)
+def test_what_the_index_has_no_use_for_is_refused(
+    exported: BundleOf, tiny: Tiny, retrieval: dict[str, int], message: str
+):
+    with pytest.raises(BadInputError, match=message):
+        evaluate(exported(Settings()).folder, tiny.val, retrieval=retrieval)
+
+
+def test_without_retrieval_there_is_nothing_to_ask_otherwise(exported: BundleOf, tiny: Tiny):
+    with pytest.raises(
+        BadInputError, match="--n-docs: is of no use without retrieval; drop it"
+    ):
+        evaluate(
+            exported(Settings()).folder, tiny.val, no_retrieval=True, retrieval={"n_docs": 2}
+        )
