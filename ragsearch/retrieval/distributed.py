@@ -22,9 +22,11 @@ import torch.distributed as dist
 from jaxtyping import Float32, Int64
 
 from ragsearch.errors import RagsearchError
-from ragsearch.index.hits import Hits
+from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.store import Passage
 from ragsearch.retrieval.retriever import BadQueriesError, Retriever, check_queries
+
+_UNSET = -1
 
 
 class GroupUnavailableError(RagsearchError):
@@ -46,7 +48,17 @@ class _Asked(NamedTuple):
 
     n_queries: int
     n_docs: int
+    ef_search: int
+    nprobe: int
     is_refused: int
+
+    @property
+    def search(self) -> tuple[int, Knobs]:
+        """How to search: ranks that agree in it are searched for together."""
+        ef_search, nprobe = (
+            None if knob == _UNSET else knob for knob in (self.ef_search, self.nprobe)
+        )
+        return self.n_docs, Knobs(ef_search=ef_search, nprobe=nprobe)
 
 
 @contextmanager
@@ -109,11 +121,13 @@ class DistributedRetriever:
         """Width a query must have."""
         return self._local.dimension
 
-    def retrieve(self, queries: Float32[np.ndarray, "Q D"], n_docs: int) -> Hits:
+    def retrieve(
+        self, queries: Float32[np.ndarray, "Q D"], n_docs: int, knobs: Knobs = Knobs()
+    ) -> Hits:
         """Return the `n_docs` passages with the largest inner product, best first.
 
-        Ranks may ask with different numbers of queries, none included, and for different
-        `n_docs`; but each of them has to ask.
+        Ranks may ask with different numbers of queries, none included, for different `n_docs`
+        and with different knobs; but each of them has to ask.
 
         Raises:
             BadQueriesError: If what this rank or another one asks, no index can answer.
@@ -121,11 +135,17 @@ class DistributedRetriever:
                 search; except after the last, the group is of no more use.
         """
         if self._group.size() == 1:
-            return self._local.retrieve(queries, n_docs)
+            return self._local.retrieve(queries, n_docs, knobs)
         refusal = self._refusal(queries)
         if refusal:
             queries = np.empty((0, self.dimension), np.float32)
-        asked = _Asked(len(queries), n_docs, is_refused=bool(refusal))
+        asked = _Asked(
+            n_queries=len(queries),
+            n_docs=n_docs,
+            ef_search=_UNSET if knobs.ef_search is None else knobs.ef_search,
+            nprobe=_UNSET if knobs.nprobe is None else knobs.nprobe,
+            is_refused=bool(refusal),
+        )
         try:
             if self._group.rank() == 0:
                 return self._lead(queries, asked)
@@ -244,9 +264,10 @@ def _search(
 ) -> list[Hits]:
     """Return each rank's hits; those who ask alike are searched for together."""
     found = [_room(one.n_queries, one.n_docs, local.dimension) for one in everyone]
-    for n_docs in dict.fromkeys(one.n_docs for one in everyone if one.n_queries):
-        ranks = [rank for rank, one in enumerate(everyone) if one.n_docs == n_docs]
-        hits = local.retrieve(np.concatenate([gathered[rank] for rank in ranks]), n_docs)
+    for search in dict.fromkeys(one.search for one in everyone if one.n_queries):
+        ranks = [rank for rank, one in enumerate(everyone) if one.search == search]
+        n_docs, knobs = search
+        hits = local.retrieve(np.concatenate([gathered[n] for n in ranks]), n_docs, knobs)
         ends = np.cumsum([len(gathered[rank]) for rank in ranks])[:-1]
         for rank, *arrays in zip(
             ranks, *(np.split(array, ends) for array in hits), strict=True

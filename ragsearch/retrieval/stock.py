@@ -18,10 +18,10 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from ragsearch.errors import BadInputError
-from ragsearch.index.hits import Hits
+from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.manifest import IndexManifest
 from ragsearch.index.store import Passage
-from ragsearch.retrieval.retriever import check_ids, check_queries
+from ragsearch.retrieval.retriever import BadQueriesError, check_ids, check_queries
 
 if TYPE_CHECKING:
     from transformers.models.rag.retrieval_rag import CustomHFIndex
@@ -66,13 +66,22 @@ class StockRetriever:
         """Width a query must have."""
         return self._manifest.dimension
 
-    def retrieve(self, queries: Float32[np.ndarray, "Q D"], n_docs: int) -> Hits:
+    def retrieve(
+        self, queries: Float32[np.ndarray, "Q D"], n_docs: int, knobs: Knobs = Knobs()
+    ) -> Hits:
         """Return the `n_docs` passages with the largest inner product, best first.
 
         Raises:
-            BadQueriesError: If the queries do not fit the index or are not finite.
+            BadQueriesError: If the queries do not fit the index or are not finite, or a knob
+                is given, of which stock Transformers knows none.
         """
         check_queries(queries, self.dimension, self._who)
+        if knobs != Knobs():
+            asker = f"{self._who}: " if self._who else ""
+            raise BadQueriesError(
+                f"{asker}stock Transformers searches an index as it was built; leave ef_search "
+                "and nprobe out"
+            )
         found = [
             self._index.get_top_docs(queries[start : start + _QUERIES_A_SEARCH], n_docs)
             for start in range(0, len(queries), _QUERIES_A_SEARCH)

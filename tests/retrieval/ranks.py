@@ -14,7 +14,7 @@ import numpy as np
 from typing_extensions import override
 
 from ragsearch.errors import RagsearchError
-from ragsearch.index.hits import Hits
+from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.open import open_index
 from ragsearch.retrieval.distributed import DistributedRetriever, gloo_group
 from ragsearch.retrieval.retriever import InProcessRetriever
@@ -40,6 +40,7 @@ def talk(retriever: DistributedRetriever, rank: int) -> None:
     say(retriever, queries(rank, (8, 3)[rank]), 5)
     say(retriever, queries(rank, (0, 4)[rank]), (2, 50)[rank])
     say(retriever, queries(rank, 2) * (1.0, np.nan)[rank], 5)
+    say(retriever, queries(rank, 2), 5, (Knobs(), Knobs(nprobe=4))[rank])
     frozen = queries(rank, 9)
     frozen.flags.writeable = False
     say(retriever, frozen, 3)

@@ -46,7 +46,7 @@ def told(exact, tmp_path_factory):
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(
     ("turn", "n_queries", "n_docs"),
-    [(0, (8, 3), (5, 5)), (1, (0, 4), (2, 50)), (3, (9, 9), (3, 3))],
+    [(0, (8, 3), (5, 5)), (1, (0, 4), (2, 50)), (4, (9, 9), (3, 3))],
 )
 def test_each_rank_gets_its_own_hits(told, exact, rank, turn, n_queries, n_docs):
     index = open_index(exact.folder)
@@ -67,7 +67,13 @@ def test_bad_queries_are_refused_on_every_rank_and_the_group_goes_on(told):
     assert theirs["error"].startswith("rank 1 of the retrieval group asked what no index can")
     assert own["kind"] == "BadQueriesError"
     assert own["error"].startswith("rank 1: 2 of 2 query vectors are NaN")
-    assert "ids" in told[0][3]
+    assert "ids" in told[0][4]
+
+
+def test_a_knob_without_use_is_refused_on_every_rank(told):
+    for rank in (0, 1):
+        assert told[rank][3]["kind"] == "BadQueriesError"
+        assert told[rank][3]["error"].startswith("nprobe is 4 but the index ")
 
 
 def test_a_search_that_fails_on_rank_0_is_told_to_the_others(exact, tmp_path):

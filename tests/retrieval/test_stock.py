@@ -9,6 +9,7 @@ import pytest
 
 from ragsearch.errors import BadInputError
 from ragsearch.index.hf import FAISS, write_hf_dataset
+from ragsearch.index.hits import Knobs
 from ragsearch.index.manifest import read_manifest
 from ragsearch.index.open import open_index
 from ragsearch.retrieval.retriever import BadQueriesError, Retriever
@@ -76,9 +77,11 @@ def test_the_index_is_read_at_the_first_search_only(export, exact, tmp_path, que
         reader.retrieve(queries, 1)
 
 
-def test_queries_that_stock_cannot_take_are_refused(stock, queries):
+def test_queries_and_knobs_that_stock_cannot_take_are_refused(stock, queries):
     with pytest.raises(BadQueriesError, match="trial 3: 8 of 8 query vectors are NaN"):
         stock.retrieve(queries * np.nan, 5)
+    with pytest.raises(BadQueriesError, match="trial 3: stock Transformers searches an index"):
+        stock.retrieve(queries, 5, Knobs(ef_search=32))
 
 
 def test_a_folder_without_the_dataset_is_refused(exact, tmp_path):
