@@ -4,6 +4,8 @@ In: a Tune config (trial number and varied values) and a `TrialJob`, the same fo
 a search. Handles never travel: a pool is looked up by name, an index by its folder.
 """
 
+import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -100,6 +102,8 @@ def retriever_of(address: IndexAddress, backend: str, who: str) -> Iterator["Ret
     if backend == "torch_distributed":
         from ragsearch.retrieval.distributed import DistributedRetriever, gloo_group
 
+        if sys.platform == "linux":  # a group of one machine need not be heard outside
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         with (
             tempfile.TemporaryDirectory(prefix="ragsearch-") as folder,
             # a trial is one process, and so is its group
