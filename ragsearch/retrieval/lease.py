@@ -103,7 +103,9 @@ class Lease:
         self._tell("renew")
         self._beat.start()
         # the collector may run inside Ray: it only asks, the thread tells the replicas
-        return weakref.finalize(owner, self._beat.ask_to_end)
+        finalizer = weakref.finalize(owner, self._beat.ask_to_end)
+        finalizer.atexit = False  # woken at exit, the thread would meet a Ray that shuts down
+        return finalizer
 
     def _wait(self, method: str) -> None:
         if told := self._tell(method):

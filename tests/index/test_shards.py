@@ -76,7 +76,7 @@ def test_hits_of_shards_are_those_of_one_index(
 
     np.testing.assert_array_equal(several.ids, one.ids)
     np.testing.assert_array_equal(several.vectors, one.vectors)
-    np.testing.assert_allclose(several.scores, one.scores, atol=1e-5)
+    np.testing.assert_array_equal(several.scores, one.scores)
 
 
 def test_shards_opened_alone_find_together_what_all_find(
