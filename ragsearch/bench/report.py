@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "kind",
-    "design",
     "clients",
+    "design",
     "mean ms",
     "p50 ms",
     "p95 ms",
     "x pool",
     "queries/s",
-    "of faiss",
+    "% of faiss",
     "memory MB",
     "indexes",
 )
-"""`x pool`: how many times the pool's mean; `of faiss`: throughput as a share of the limit;
+"""`x pool`: how many times the pool's mean; `% of faiss`: throughput as a share of the limit;
 `indexes`: memory in sizes of the index."""
 
 _SUFFIXES = (".png", ".svg", ".pdf")
@@ -35,24 +35,33 @@ _PANEL_INCHES = (5.0, 3.6)
 
 
 def table(figures: Figures) -> list[tuple[object, ...]]:
-    """Return the cells under `COLUMNS`."""
+    """Return the cells under `COLUMNS`, designs below each other."""
     by_place = {(row.kind, row.clients, row.design): row for row in figures.rows}
-    lines: list[tuple[object, ...]] = []
-    for row in figures.rows:
-        pool = by_place[row.kind, row.clients, Name.POOL]
-        limit = by_place[row.kind, row.clients, Name.FAISS]
-        lines.append((
-            row.kind,
-            row.design,
-            row.clients,
-            *(f"{1000 * value:.2f}" for value in (row.mean_s, row.p50_s, row.p95_s)),
-            f"{row.mean_s / pool.mean_s:.2f}",
-            f"{row.queries_per_s:.0f}",
-            f"{row.queries_per_s / limit.queries_per_s:.0%}",
-            f"{row.pss_bytes / 1e6:.0f}",
-            f"{row.pss_bytes / figures.faiss_bytes[row.kind]:.2f}",
-        ))
-    return lines
+    places = dict.fromkeys((row.kind, row.clients) for row in figures.rows)
+    return [
+        _line(
+            by_place[*place, design],
+            pool=by_place[*place, Name.POOL],
+            limit=by_place[*place, Name.FAISS],
+            index_bytes=figures.faiss_bytes[place[0]],
+        )
+        for place in places
+        for design in Name
+    ]
+
+
+def _line(row: Row, *, pool: Row, limit: Row, index_bytes: int) -> tuple[object, ...]:
+    return (
+        row.kind,
+        row.clients,
+        row.design,
+        *(round(1000 * seconds, 2) for seconds in (row.mean_s, row.p50_s, row.p95_s)),
+        round(row.mean_s / pool.mean_s, 2),
+        round(row.queries_per_s),
+        round(100 * row.queries_per_s / limit.queries_per_s),
+        round(row.pss_bytes / 1e6),
+        round(row.pss_bytes / index_bytes, 2),
+    )
 
 
 def floor(figures: Figures) -> Mapping[str, str]:
