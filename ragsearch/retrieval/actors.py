@@ -18,6 +18,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorUnschedulableError, GetTimeoutError, RayActorError, RpcError
 from ray.experimental.internal_kv import (
     _internal_kv_exists,
+    _internal_kv_get,
     _internal_kv_put,
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -42,6 +43,18 @@ class RayKeeper:
 
     birth: str
     """Unique to this replica, the same after restarts."""
+
+    @property
+    def node_id(self) -> str:
+        """Ray's id of this node."""
+        return ray.get_runtime_context().get_node_id()
+
+    def count_start(self) -> int:
+        """Note that the replica starts, and return how often it did before."""
+        key = f"starts/{self.birth}"
+        n_before = int(_internal_kv_get(key, namespace=NAMESPACE) or 0)
+        _internal_kv_put(key, str(n_before + 1).encode(), namespace=NAMESPACE)
+        return n_before
 
     def is_detached(self) -> bool:
         """Return whether the replica stays without leases."""

@@ -6,7 +6,10 @@ Axes: Q queries, K passages per query, D embedding size, N passages.
 """
 
 import os
+import random
 import time
+import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +30,9 @@ from ragsearch.retrieval.actors import (
     describe,
     find_replicas,
 )
-from ragsearch.retrieval.replica import Description, Replica
+from ragsearch.retrieval.replica import Description, Replica, Reply
 from ragsearch.retrieval.retriever import check_ids, check_knobs, check_queries
+from ragsearch.retrieval.routes import Routes
 
 Answer = TypeVar("Answer")
 Question = Callable[["ActorHandle[Replica]", float], Answer]
@@ -36,14 +40,16 @@ Question = Callable[["ActorHandle[Replica]", float], Answer]
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0  # a killed replica is back in 2-4 s: longer pauses only lose time
+_N_TIMES = 1024  # of the last requests, for the quantile
 _REST_S = 30.0  # a replica that failed is asked last for so long
 
 
 class PoolClient:
     """A `Retriever` over the replicas of a pool; get one from `start_pool` or `join_pool`.
 
-    Requests go round the replicas. Reads are idempotent, so a replica that dies or does not
-    answer costs a retry on another, not the request.
+    A client stays with one replica, on its own node if there is one, and moves when another
+    has clearly fewer clients. Reads are idempotent, so a replica that dies, is too busy or does
+    not answer costs a retry on another, not the request.
 
     Args:
         pool: Name of the pool.
@@ -63,10 +69,12 @@ class PoolClient:
         self._fingerprint = fingerprint
         self._timeout_s = timeout_s
         self._who = who
-        self._turn = os.getpid()  # the clients of a node do not all begin with replica 0
+        self._id = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        self._took_s: deque[float] = deque(maxlen=_N_TIMES)
         self._handles = find_replicas(pool)
         self._known: dict[ActorHandle[Replica], Description] = {}
         self._rests_until: dict[ActorHandle[Replica], float] = {}
+        self._routes = Routes(self._id)
         self._description = self._ask(self._identify)
 
     @property
@@ -85,9 +93,21 @@ class PoolClient:
         return self._description["dimension"]
 
     def retrieve(
-        self, queries: Float32[np.ndarray, "Q D"], n_docs: int, knobs: Knobs = Knobs()
+        self,
+        queries: Float32[np.ndarray, "Q D"],
+        n_docs: int,
+        knobs: Knobs = Knobs(),
+        *,
+        fixed: bool = False,
     ) -> Hits:
         """Return the `n_docs` passages with the largest inner product, best first.
+
+        Args:
+            queries: Finite vectors of the index's dimension.
+            n_docs: Passages a query.
+            knobs: How thorough the search is; as the index was built by default.
+            fixed: Whether the same queries come again, from this trial or another, as those
+                of a frozen question encoder do: their hits are kept by the replica.
 
         Raises:
             BadQueriesError: If the queries do not fit the index or are not finite, or the
@@ -98,10 +118,23 @@ class PoolClient:
         check_knobs(knobs, self._description["faiss"], self._who)
 
         def search(replica: "ActorHandle[Replica]", timeout_s: float) -> Hits:
-            hits: Hits = _call(replica, timeout_s, "retrieve", queries, n_docs, knobs)
-            return hits
+            self._routes.refresh(replica, self._handles.values())
+            reply: Reply = _call(
+                replica, timeout_s, "retrieve", queries, n_docs, knobs, self._id, fixed
+            )
+            self._routes.note(replica, reply.load)
+            if reply.hits is None:
+                raise _BusyReplicaError
+            return reply.hits
 
-        return Hits(*map(_writable, self._ask(search)))
+        started = time.monotonic()
+        ids, scores, vectors = self._ask(search)
+        self._took_s.append(time.monotonic() - started)
+        return Hits(ids.copy(), scores.copy(), vectors.astype(np.float32))
+
+    def latency_p95_ms(self) -> float:
+        """Return the time that 95 of 100 of the last requests took at most, 0 before any."""
+        return 1e3 * float(np.quantile(self._took_s, 0.95)) if self._took_s else 0.0
 
     def passages(self, ids: Int64[np.ndarray, " N"]) -> list[Passage]:
         """Return passages by id, from this node's index folder where it has one.
@@ -136,31 +169,31 @@ class PoolClient:
         deadline = time.monotonic() + self._timeout_s
         pause_s = _FIRST_PAUSE_S
         while True:
-            last = None
+            last: Exception | None = None
             for replica, n_left in self._in_turn():
                 share_s = max(deadline - time.monotonic(), 0.0) / n_left
                 try:
                     self._identify(replica, share_s)
                     return question(replica, share_s)
+                except _BusyReplicaError as error:
+                    last = error
                 except UNREACHABLE as error:
                     last = error
+                    self._routes.lose(replica)
                     self._rests_until[replica] = time.monotonic() + _REST_S
             if time.monotonic() + pause_s >= deadline:
                 raise self._unavailable() from last
-            time.sleep(pause_s)
+            time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 (clients part ways)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             self._handles = find_replicas(self.pool)
 
     def _in_turn(self) -> Iterator[tuple["ActorHandle[Replica]", int]]:
-        """Yield every replica once, beginning with the next, and how many are left.
+        """Yield every replica once, the best first, and how many are left.
 
         Those that failed a moment ago come last: one that hangs costs its time only once.
         """
-        self._turn += 1
-        handles = list(self._handles.values())
-        start = self._turn % max(len(handles), 1)
         now = time.monotonic()
-        handles = handles[start:] + handles[:start]
+        handles = self._routes.ranked(list(self._handles.values()))
         handles.sort(key=lambda handle: self._rests_until.get(handle, now) > now)
         yield from zip(handles, range(len(handles), 0, -1), strict=True)
 
@@ -170,6 +203,7 @@ class PoolClient:
             found = describe(replica, timeout_s)
             check_identity(self.pool, found, self._fingerprint, self._who)
             self._known[replica] = found
+            self._routes.learn(replica, found)
         return self._known[replica]
 
     def _unavailable(self) -> PoolUnavailableError:
@@ -186,6 +220,5 @@ def _call(replica: "ActorHandle[Replica]", timeout_s: float, method: str, *args:
     return ray.get(getattr(replica, method).remote(*args), timeout=timeout_s)
 
 
-def _writable(array: np.ndarray) -> np.ndarray:
-    """Return a copy of what Ray mapped read-only, which torch would warn of."""
-    return array if array.flags.writeable else array.copy()
+class _BusyReplicaError(Exception):
+    """A replica has too much to do."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import NamedTuple, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -21,9 +21,15 @@ from ragsearch.errors import PoolMismatchError
 from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.open import open_index
 from ragsearch.index.store import Passage
+from ragsearch.retrieval.batcher import Batcher, BusyError
+from ragsearch.retrieval.cache import HitCache, Row, keys_of, stacked
+from ragsearch.retrieval.meter import Figures, Meter
+from ragsearch.retrieval.retriever import in_half
 
 PROTOCOL = 2
 """Number of the conversation between client and replica; both sides must have the same."""
+
+CACHE_BYTES = 256 * 2**20  # hits of 15,000 questions at 5 passages of 768 dimensions
 
 
 @runtime_checkable
@@ -33,6 +39,13 @@ class Keeper(Protocol):
     @property
     def birth(self) -> str:
         """Unique to this replica, the same after restarts."""
+
+    @property
+    def node_id(self) -> str:
+        """Node of the cluster it runs on."""
+
+    def count_start(self) -> int:
+        """Note that the replica starts, and return how often it did before."""
 
     def is_detached(self) -> bool:
         """Return whether the replica stays without leases."""
@@ -54,10 +67,30 @@ class Description(TypedDict):
     index_bytes: int
     lifetime: str
     node: str
+    node_id: str
     pid: int
     started: float
+    n_restarts: int
     n_queries: int
     n_leases: int
+    figures: Figures
+
+
+class Load(NamedTuple):
+    """How much a replica has to do."""
+
+    n_clients: int
+    """Clients that asked within the last seconds."""
+    n_waiting: int
+    """Queries that wait or are being searched."""
+
+
+class Reply(NamedTuple):
+    """What a replica answers to queries."""
+
+    hits: Hits | None
+    """With vectors in half precision where they fit; None from a replica that is too busy."""
+    load: Load
 
 
 class Leases:
@@ -102,13 +135,20 @@ class Replica:
         fingerprint: Hash the index must have.
         keeper: Who runs this replica.
         lease_s: Seconds a lease is good for; the first one begins now, for whoever starts it.
+        cache_bytes: Memory for hits of queries that come again.
 
     Raises:
         PoolMismatchError: If the folder holds another index by now.
     """
 
     def __init__(
-        self, folder: Path, fingerprint: str, keeper: Keeper, *, lease_s: float = 60.0
+        self,
+        folder: Path,
+        fingerprint: str,
+        keeper: Keeper,
+        *,
+        lease_s: float = 60.0,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._index = open_index(folder, verify=False)
         found = self._index.manifest.fingerprint
@@ -120,18 +160,49 @@ class Replica:
         self._folder = folder
         self._keeper = keeper
         self._started = time.time()
-        self._n_queries = 0
+        self._n_restarts = keeper.count_start()
+        self._meter = Meter()
+        self._batcher = Batcher(self._index, self._meter)
+        self._cache = HitCache(cache_bytes)
         self._leases = Leases(lease_s)
         self._leases.renew("")
         # often enough to leave soon after the last lease, seldom enough to cost nothing
         Thread(target=self._watch, args=(lease_s / 10,), daemon=True).start()
 
-    def retrieve(
-        self, queries: Float32[np.ndarray, "Q D"], n_docs: int, knobs: Knobs = Knobs()
-    ) -> Hits:
-        """Return the `n_docs` passages with the largest inner product, best first."""
-        self._n_queries += len(queries)
-        return self._index.search(queries, n_docs, knobs)
+    async def retrieve(
+        self,
+        queries: Float32[np.ndarray, "Q D"],
+        n_docs: int,
+        knobs: Knobs = Knobs(),
+        client: str = "",
+        fixed: bool = False,  # noqa: FBT001, FBT002 (called by position)
+    ) -> Reply:
+        """Return the `n_docs` passages with the largest inner product, best first.
+
+        Args:
+            queries: Finite vectors of the index's dimension.
+            n_docs: Passages a query.
+            knobs: How thorough; the index must have a use for those that are set.
+            client: Who asks: each client gets its turn.
+            fixed: Whether the same queries come again, so that their hits are worth keeping.
+        """
+        assert queries.shape[1:] == (self._index.manifest.dimension,), f"{queries.shape}"
+        self._meter.count_request(client, len(queries))
+        try:
+            search = self._search_new if fixed else self._batcher.submit
+            hits = await search(client, queries, n_docs, knobs)
+        except BusyError:
+            return Reply(None, self.load())
+        return Reply(hits._replace(vectors=in_half(hits.vectors)), self.load())
+
+    def load(self) -> Load:
+        """Return how much there is to do."""
+        return Load(self._meter.n_clients(), self._batcher.n_waiting)
+
+    def forget(self, client: str) -> None:
+        """Expect nothing more of a client: it asks another replica from now on."""
+        self._meter.forget(client)
+        self._batcher.forget(client)
 
     def passages(self, ids: Int64[np.ndarray, " N"]) -> list[Passage]:
         """Return passages by id, in the order asked."""
@@ -151,10 +222,13 @@ class Replica:
             index_bytes=sum(file.stat().st_size for file in self._folder.iterdir()),
             lifetime="detached" if self._keeper.is_detached() else "search",
             node=platform.node(),
+            node_id=self._keeper.node_id,
             pid=os.getpid(),
             started=self._started,
-            n_queries=self._n_queries,
+            n_restarts=self._n_restarts,
+            n_queries=self._meter.n_queries,
             n_leases=sum(map(bool, self._leases.holders())),
+            figures=self._meter.figures(),
         )
 
     def renew(self, holder: str) -> None:
@@ -164,6 +238,21 @@ class Replica:
     def release(self, holder: str) -> None:
         """Stop staying for `holder`."""
         self._leases.release(holder)
+
+    async def _search_new(
+        self, client: str, queries: Float32[np.ndarray, "Q D"], n_docs: int, knobs: Knobs
+    ) -> Hits:
+        """Search only what the cache does not know, and let it know."""
+        keys = keys_of(queries, n_docs, knobs)
+        rows = [self._cache.find(key, n_docs) for key in keys]
+        missing = [number for number, row in enumerate(rows) if row is None]
+        self._meter.count_cached(len(rows) - len(missing), len(missing))
+        if missing:
+            new = await self._batcher.submit(client, queries[missing], n_docs, knobs)
+            for number, *arrays in zip(missing, *new, strict=True):
+                rows[number] = Row(*arrays)
+                self._cache.keep(keys[number], Row(*arrays))
+        return stacked([row for row in rows if row is not None])
 
     def _watch(self, every_s: float) -> None:
         while self._leases.holders() or self._keeper.is_detached():

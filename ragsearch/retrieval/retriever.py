@@ -53,7 +53,7 @@ class Retriever(Protocol):
 
 
 class InProcessRetriever:
-    """An index opened in this process.
+    """An index opened in this process; its vectors are as exact as those of a pool.
 
     Args:
         index: The open index.
@@ -85,12 +85,24 @@ class InProcessRetriever:
         """Return the `n_docs` passages with the largest inner product, best first."""
         check_queries(queries, self.dimension, self._who)
         check_knobs(knobs, self._index.manifest.faiss, self._who)
-        return self._index.search(queries, n_docs, knobs)
+        hits = self._index.search(queries, n_docs, knobs)
+        return hits._replace(vectors=in_half(hits.vectors).astype(np.float32))
 
     def passages(self, ids: Int64[np.ndarray, " N"]) -> list[Passage]:
         """Return passages by id, in the order asked."""
         check_ids(ids, self.n_passages, self._who)
         return self._index.store.take(ids.tolist())
+
+
+def in_half(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors in half precision, or as they are where a number is too large for it.
+
+    Enough for gradients, and half to send: 8 queries x 5 passages x 768 dimensions stay within
+    the 100 KiB that Ray sends without detour. Scores are never computed from these.
+    """
+    if vectors.size and not np.abs(vectors).max() <= np.finfo(np.float16).max:
+        return vectors
+    return vectors.astype(np.float16)
 
 
 def check_queries(queries: np.ndarray, dimension: int, who: str) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import subprocess
 import sys
 from threading import Event
@@ -6,18 +7,28 @@ import numpy as np
 import pytest
 
 from ragsearch.errors import PoolMismatchError
+from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.open import open_index
+from ragsearch.retrieval.cache import HitCache, Row, keys_of
 from ragsearch.retrieval.replica import PROTOCOL, Leases, Replica
+from ragsearch.retrieval.retriever import in_half
 
 
 class Host:
     """A keeper without Ray."""
 
     birth = "a replica"
+    node_id = "a node"
 
     def __init__(self, *, detached: bool = False) -> None:
         self.detached = detached
+        self.n_starts = 0
         self.left = Event()
+
+    def count_start(self) -> int:
+        """Count."""
+        self.n_starts += 1
+        return self.n_starts - 1
 
     def is_detached(self) -> bool:
         """Return what the test says."""
@@ -28,21 +39,63 @@ class Host:
         self.left.set()
 
 
+def assert_same(sent: Hits, hits: Hits) -> None:
+    """Compare what was sent with hits: all bits of ids and scores, half of the vectors'."""
+    np.testing.assert_array_equal(sent.ids, hits.ids)
+    np.testing.assert_array_equal(sent.scores, hits.scores)
+    np.testing.assert_array_equal(sent.vectors, hits.vectors.astype(np.float16))
+
+
 def test_replica_answers_as_the_index_does(exact, queries):
     replica = Replica(exact.folder, exact.fingerprint, Host(detached=True))
     index = open_index(exact.folder)
 
-    hits = replica.retrieve(queries, 3)
+    reply = asyncio.run(replica.retrieve(queries, 3))
 
-    for one, same in zip(hits, index.search(queries, 3), strict=True):
-        np.testing.assert_array_equal(one, same)
+    assert_same(reply.hits, index.search(queries, 3))
     assert replica.passages(np.array([4, 0])) == index.store.take([4, 0])
+
+
+def test_replica_sends_single_precision_where_half_is_too_small(exact, queries):
+    replica = Replica(exact.folder, exact.fingerprint, Host(detached=True))
+    vectors = np.array([[1e5, 1.0]], np.float32)
+
+    assert asyncio.run(replica.retrieve(queries, 3)).hits.vectors.dtype == np.float16
+    assert in_half(vectors) is vectors
+    assert in_half(vectors / 2).dtype == np.float16
+
+
+def test_fixed_queries_are_searched_once(exact, queries):
+    replica = Replica(exact.folder, exact.fingerprint, Host(detached=True))
+    expected = open_index(exact.folder).search(queries, 5)
+
+    for rows, n_docs in ((slice(3), 5), (slice(8), 5), (slice(8), 3), (slice(2, 4), 5)):
+        reply = asyncio.run(replica.retrieve(queries[rows], n_docs, fixed=True))
+        assert_same(reply.hits, Hits(*(array[rows, :n_docs] for array in expected)))
+
+    found = replica.describe()["figures"]
+    assert (found["n_cache_hits"], found["n_cache_misses"]) == (3 + 8 + 2, 8)
+
+
+def test_the_cache_keeps_what_was_used_last_within_its_bytes(exact, queries):
+    hits = open_index(exact.folder).search(queries, 5)
+    keys = keys_of(queries, 5, Knobs())
+    cache = HitCache(4 * (5 * (8 + 4 + 32 * 4) + 300))
+
+    for key, *row in zip(keys, *hits, strict=True):
+        cache.keep(key, Row(*row))
+        assert cache.find(keys[0], 5) is not None
+    cache.keep(keys[7], Row(*(array[7] for array in hits)))
+
+    assert [cache.find(key, 5) is not None for key in keys] == [True] + [False] * 4 + [True] * 3
+    assert cache.find(keys[7], 6) is None
+    assert keys_of(queries, 6, Knobs())[7] != keys[7] != keys_of(queries, 5, Knobs(9))[7]
 
 
 def test_replica_says_what_it_serves_and_what_it_did(exact, queries):
     replica = Replica(exact.folder, exact.fingerprint, Host(detached=True))
-    replica.retrieve(queries, 3)
-    replica.retrieve(queries[:1], 3)
+    asyncio.run(replica.retrieve(queries, 3, client="one"))
+    asyncio.run(replica.retrieve(queries[:1], 3, client="two"))
     replica.renew("search one")
 
     found = replica.describe()
@@ -53,6 +106,10 @@ def test_replica_says_what_it_serves_and_what_it_did(exact, queries):
     assert found["index_bytes"] == sum(f.stat().st_size for f in exact.folder.iterdir())
     assert found["lifetime"] == "detached"
     assert found["n_queries"] == 9
+    assert (found["node_id"], found["n_restarts"], found["faiss"]) == ("a node", 0, "Flat")
+    assert found["figures"]["queries_per_search"] == 4.5
+    assert found["figures"]["n_clients"] == 2
+    assert 0 < found["figures"]["p50_s"] <= found["figures"]["p95_s"]
     assert found["n_leases"] == 1
 
 
@@ -113,10 +170,13 @@ def test_opening_a_replica_imports_no_torch(exact):
     program = f"""
 import sys
 from pathlib import Path
+from ragsearch.retrieval.cache import HitCache, Row, keys_of
 from ragsearch.retrieval.replica import Replica
 
 class Host:
-    birth = ""
+    birth = node_id = ""
+    def count_start(self):
+        return 0
     def is_detached(self):
         return True
 

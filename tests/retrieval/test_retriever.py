@@ -33,7 +33,7 @@ def test_in_process_hits_are_the_largest_inner_products(retriever, queries):
 
     np.testing.assert_array_equal(hits.ids, everything.ids[:, :5])
     products = np.einsum("qd,qkd->qk", queries, everything.vectors)
-    np.testing.assert_allclose(everything.scores, products, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(everything.scores, products, atol=0.01)
     assert (np.diff(everything.scores, axis=1) <= 0).all()
 
 

@@ -1,0 +1,267 @@
+"""Requests that wait together are searched together, and everybody gets their own rows.
+
+In: requests of many clients, one by one. Out: to each its `Hits`, the bits it would have got
+alone. Plain asyncio, one event loop, and one thread that searches: the loop goes on receiving.
+Knows nothing of Ray; what it saw goes to a `Meter`.
+
+A batch is searched as soon as it can be, and waits only for clients that are *due*: who was
+answered a moment ago and, by habit, asks again within the next few milliseconds. A lone client
+is never due while it waits itself, so it never waits.
+
+Axes: Q queries, K passages per query, D embedding size.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float32
+
+from ragsearch.index.hits import Hits, Knobs
+from ragsearch.index.vectors import depth
+from ragsearch.retrieval.meter import Meter
+
+_HABIT = 0.3  # weight of the last gap in a client's moving average
+_N_HABITS = 256  # clients whose habit is remembered
+
+
+class BusyError(Exception):
+    """More queries wait already than is good; ask elsewhere, or again in a moment."""
+
+
+class Searches(Protocol):
+    """What is searched: a `PassageIndex`."""
+
+    def search(self, queries: Float32[np.ndarray, "Q D"], n_docs: int, knobs: Knobs) -> Hits:
+        """Return the passages with the largest inner product, best first."""
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    client: str
+    queries: np.ndarray
+    n_docs: int
+    knobs: Knobs
+    answer: "asyncio.Future[Hits]"
+    arrived: float
+    n_taken: int = 0
+    pieces: list[Hits] = field(default_factory=list)
+
+    @property
+    def key(self) -> tuple[Knobs, int]:
+        """Requests of equal keys can be searched as one."""
+        return self.knobs, depth(self.n_docs)
+
+    @property
+    def n_left(self) -> int:
+        return len(self.queries) - self.n_taken
+
+
+@dataclass(slots=True)
+class _Habit:
+    """When a client was answered last, and how long it then takes to ask again."""
+
+    answered: float
+    gap_s: float | None = None
+    is_out: bool = False
+    """Whether it has its answer and did not ask again."""
+
+    def is_due(self, now: float, until: float) -> bool:
+        """Return whether it is expected by then, and not so late that it may never come."""
+        if not self.is_out or self.gap_s is None:
+            return False
+        return self.answered + self.gap_s <= until and now - self.answered <= 3 * self.gap_s
+
+
+class Batcher:
+    """Puts requests together; every method but the search itself runs on one event loop.
+
+    Args:
+        index: What is searched.
+        meter: Who counts.
+        max_queries: Queries searched at once; larger requests are cut, so nobody starves.
+        max_wait_s: Longest wait for clients that are due; never more than half a search.
+        max_waiting: Queries that may wait before requests are refused.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        index: Searches,
+        meter: Meter,
+        *,
+        max_queries: int = 64,
+        max_wait_s: float = 0.005,
+        max_waiting: int = 4096,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._index = index
+        self._meter = meter
+        self._max_queries = max_queries
+        self._max_wait_s = max_wait_s
+        self._max_waiting = max_waiting
+        self._clock = clock
+        self._queues: OrderedDict[str, deque[_Request]] = OrderedDict()  # next client first
+        self._habits: OrderedDict[str, _Habit] = OrderedDict()
+        self._n_waiting = 0
+        self._search_s = 0.0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="search")
+        self._running: asyncio.Task[None] | None = None
+        self._came = asyncio.Event()
+
+    @property
+    def n_waiting(self) -> int:
+        """Queries that wait or are being searched."""
+        return self._n_waiting
+
+    async def submit(
+        self, client: str, queries: Float32[np.ndarray, "Q D"], n_docs: int, knobs: Knobs
+    ) -> Hits:
+        """Return the hits of a client's queries, searched with whatever waits beside them.
+
+        Raises:
+            BusyError: If too much is waiting already.
+        """
+        if self._n_waiting and self._n_waiting + len(queries) > self._max_waiting:
+            self._meter.count_refusal()
+            raise BusyError
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Hits] = loop.create_future()
+        request = _Request(client, queries, n_docs, knobs, answer, self._clock())
+        self._queues.setdefault(client, deque()).append(request)
+        self._n_waiting += len(queries)
+        self._note_arrival(client)
+        self._came.set()
+        if self._running is None or self._running.done():
+            self._running = loop.create_task(self._run())
+        try:
+            return await answer
+        finally:
+            self._note_answer(client)
+
+    def forget(self, client: str) -> None:
+        """Expect nothing more of a client."""
+        self._habits.pop(client, None)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._queues:
+            await self._wait_for_due()
+            batch = list(self._form())
+            if not batch:
+                continue
+            queries = np.concatenate([
+                request.queries[start:stop] for request, start, stop in batch
+            ])
+            n_docs = max(request.n_docs for request, _, _ in batch)
+            knobs = batch[0][0].knobs
+            started = self._clock()
+            try:
+                hits = await loop.run_in_executor(
+                    self._thread, self._index.search, queries, n_docs, knobs
+                )
+            except Exception as error:  # noqa: BLE001 (it belongs to those who asked)
+                _fail(batch, error)
+                continue
+            finally:
+                self._n_waiting -= len(queries)
+            self._search_s = self._clock() - started
+            self._meter.count_search(len(queries), self._search_s)
+            self._hand_out(batch, hits, started)
+
+    async def _wait_for_due(self) -> None:
+        """Wait while a client is due that could share the search, at most so long."""
+        now = self._clock()
+        until = now + min(self._max_wait_s, self._search_s / 2)
+        while self._n_waiting < self._max_queries and self._any_due(now, until):
+            self._came.clear()
+            try:
+                await asyncio.wait_for(self._came.wait(), until - now)
+            except TimeoutError:
+                return
+            now = self._clock()
+            if now >= until:
+                return
+
+    def _any_due(self, now: float, until: float) -> bool:
+        return any(habit.is_due(now, until) for habit in self._habits.values())
+
+    def _form(self) -> Iterator[tuple[_Request, int, int]]:
+        """Yield what is searched next: rows of requests of one key, one client after another.
+
+        Begins with the client that was served longest ago; only requests too large for any
+        batch are cut.
+        """
+        room, key = self._max_queries, None
+        for client in list(self._queues):
+            queue = self._queues[client]
+            while queue and room:
+                request = queue[0]
+                if request.answer.done():  # its caller gave up
+                    self._n_waiting -= request.n_left
+                    queue.popleft()
+                    continue
+                key = key or request.key
+                is_cut = len(request.queries) > self._max_queries
+                if request.key != key or (request.n_left > room and not is_cut):
+                    break
+                start = request.n_taken
+                request.n_taken += min(room, request.n_left)
+                room -= request.n_taken - start
+                yield request, start, request.n_taken
+                self._queues.move_to_end(client)
+                if request.n_left:
+                    break
+                queue.popleft()
+            if not queue:
+                del self._queues[client]
+
+    def _hand_out(
+        self, batch: list[tuple[_Request, int, int]], hits: Hits, started: float
+    ) -> None:
+        """Give every request its rows, and its answer when it has all of them."""
+        first = 0
+        for request, start, stop in batch:
+            rows = slice(first, first + stop - start)
+            first += stop - start
+            request.pieces.append(Hits(*(array[rows, : request.n_docs] for array in hits)))
+            if not request.n_left and not request.answer.done():
+                now = self._clock()
+                self._meter.count_answer(started - request.arrived, now - request.arrived)
+                request.answer.set_result(_joined(request.pieces))
+
+    def _note_arrival(self, client: str) -> None:
+        habit = self._habits.get(client)
+        if habit is not None and habit.is_out:
+            gap_s = self._clock() - habit.answered
+            old_s = gap_s if habit.gap_s is None else habit.gap_s
+            habit.gap_s = (1 - _HABIT) * old_s + _HABIT * gap_s
+            habit.is_out = False
+
+    def _note_answer(self, client: str) -> None:
+        habit = self._habits.setdefault(client, _Habit(0.0))
+        habit.answered, habit.is_out = self._clock(), True
+        self._habits.move_to_end(client)
+        if len(self._habits) > _N_HABITS:
+            self._habits.popitem(last=False)
+
+
+def _fail(batch: list[tuple[_Request, int, int]], error: Exception) -> None:
+    for request, _, _ in batch:
+        if not request.answer.done():
+            request.answer.set_exception(error)
+
+
+def _joined(pieces: list[Hits]) -> Hits:
+    if len(pieces) == 1:
+        return pieces[0]
+    return Hits(*(np.concatenate(arrays) for arrays in zip(*pieces, strict=True)))
