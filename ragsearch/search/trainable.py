@@ -14,13 +14,18 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ragsearch.data.questions import Question, read_questions
 from ragsearch.errors import BadInputError
+from ragsearch.index.hits import Hits, Knobs
+from ragsearch.index.store import Passage
 from ragsearch.search.space import TRIAL_KEY
-from ragsearch.spec import Spec
+from ragsearch.spec import Spec, TrialSection
 
 if TYPE_CHECKING:
     from ragsearch.index.open import PassageIndex
+    from ragsearch.retrieval.client import PoolClient
     from ragsearch.retrieval.retriever import Retriever
 
 
@@ -68,20 +73,20 @@ def run_trial(config: dict[str, object], job: TrialJob) -> None:
         _questions(file.data.val, file.data.n_val),
     )
     address, who = job.indexes[trial.retrieval.index], f"trial {config[TRIAL_KEY]}"
-    with retriever_of(address, trial.retrieval.backend, who) as retriever:
+    with retriever_of(address, trial, who) as retriever:
         fit_trial(
             trial, questions, retriever, report, objective=file.objectives[0], seed=file.seed
         )
 
 
 @contextmanager
-def retriever_of(address: IndexAddress, backend: str, who: str) -> Iterator["Retriever"]:
+def retriever_of(address: IndexAddress, trial: TrialSection, who: str) -> Iterator["Retriever"]:
     """Have somebody find passages for a trial, while the block lasts.
 
     Args:
         address: Where the index is.
-        backend: `retrieval.backend` of the trial.
-        who: The trial's name in error messages.
+        trial: Its configuration.
+        who: Its name in error messages.
 
     Yields:
         Whoever finds them.
@@ -94,12 +99,13 @@ def retriever_of(address: IndexAddress, backend: str, who: str) -> Iterator["Ret
     if address.pool is not None:
         from ragsearch.retrieval.pool import join_pool
 
-        yield join_pool(address.pool, address.fingerprint, who=who)
+        client = join_pool(address.pool, address.fingerprint, who=who)
+        yield FixedQueries(client) if trial.model.freeze_question_encoder else client
         return
     from ragsearch.retrieval.retriever import InProcessRetriever
 
     local = InProcessRetriever(_index(address), who=who)
-    if backend == "torch_distributed":
+    if trial.retrieval.backend == "torch_distributed":
         from ragsearch.retrieval.distributed import DistributedRetriever, gloo_group
 
         if sys.platform == "linux":  # a group of one machine need not be heard outside
@@ -112,6 +118,40 @@ def retriever_of(address: IndexAddress, backend: str, who: str) -> Iterator["Ret
             yield DistributedRetriever(local, group, who=who)
         return
     yield local
+
+
+class FixedQueries:
+    """A pool's client for a trial whose question encoder is frozen.
+
+    The same questions give the same queries in each epoch and in other trials, so the pool is
+    asked to keep their hits.
+    """
+
+    def __init__(self, client: "PoolClient") -> None:
+        self._client = client
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the index."""
+        return self._client.fingerprint
+
+    @property
+    def n_passages(self) -> int:
+        """Passages in the index."""
+        return self._client.n_passages
+
+    @property
+    def dimension(self) -> int:
+        """Width a query must have."""
+        return self._client.dimension
+
+    def retrieve(self, queries: np.ndarray, n_docs: int, knobs: Knobs = Knobs()) -> Hits:
+        """Return the `n_docs` passages with the largest inner product, best first."""
+        return self._client.retrieve(queries, n_docs, knobs, fixed=True)
+
+    def passages(self, ids: np.ndarray) -> list[Passage]:
+        """Return passages by id, in the order asked."""
+        return self._client.passages(ids)
 
 
 @cache  # the next trial in the same worker opens nothing again

@@ -8,26 +8,22 @@ from ray import is_initialized
 
 from ragsearch.data.questions import read_questions
 from ragsearch.index.build import build_index
+from ragsearch.retrieval.actors import describe, find_replicas
 from ragsearch.search.cluster import cluster
 from ragsearch.search.launch import reachable
-from ragsearch.search.trainable import retriever_of
+from ragsearch.search.trainable import IndexAddress, retriever_of
 from ragsearch.spec import Spec
 from ragsearch.training.fit import fit_trial
 
 Figures = list[dict[str, float]]
 
 
-def figures(spec: Spec, folder: Path) -> Figures:
+def figures(spec: Spec, address: IndexAddress) -> Figures:
     """Return what a trial of two epochs reports, times left out."""
     reports: Figures = []
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    index = build_index(spec.file.indexes["tiny"], folder)
-    backend = spec.file.trial.retrieval.backend
-    with (
-        reachable(spec, index, "a search") as address,
-        retriever_of(address, backend, "trial 0") as retriever,
-    ):
+    with retriever_of(address, spec.file.trial, "trial 0") as retriever:
         fit_trial(
             spec.file.trial,
             (
@@ -46,7 +42,15 @@ def figures(spec: Spec, folder: Path) -> Figures:
     ]
 
 
+def cached(address: IndexAddress) -> tuple[int, int]:
+    """Return how many queries the pool's only replica answered without a search, and with."""
+    (replica,) = find_replicas(address.pool).values()
+    found = describe(replica, timeout_s=30.0)["figures"]
+    return found["n_cache_hits"], found["n_cache_misses"]
+
+
 def trial(backend: str) -> dict[str, dict[str, object]]:
+    """Return sections of a trial."""
     return {
         "retrieval": {"n_docs": 2, "backend": backend},
         "train": {"max_epochs": 2, "max_source_length": 32, "max_context_length": 64},
@@ -56,13 +60,28 @@ def trial(backend: str) -> dict[str, dict[str, object]]:
 
 @pytest.mark.ray
 def test_a_trial_has_the_same_figures_whoever_searches(space_of, tmp_path):
-    folder = tmp_path / "index"
-    by_itself = figures(space_of(trial=trial("in_process")), folder)
-    by_group = figures(space_of(trial=trial("torch_distributed")), folder)
+    found = {}
+    for backend in ("in_process", "torch_distributed"):
+        spec = space_of(trial=trial(backend))
+        index = build_index(spec.file.indexes["tiny"], tmp_path / "index")
+        with reachable(spec, index, "a search") as address:
+            found[backend] = figures(spec, address)
     assert not is_initialized()  # neither needs a pool
 
-    with cluster("local", num_cpus=1):
-        by_pool = figures(space_of(trial=trial("pool")), folder)
+    model = spec.file.trial.model.model_copy(update={"freeze_question_encoder": True})
+    frozen = space_of(trial=trial("pool") | {"model": model.model_dump()})
+    frozen_alone = figures(frozen, address)
+    spec = space_of(trial=trial("pool"))
+    with cluster("local", num_cpus=1), reachable(spec, index, "a search") as address:
+        found["pool"] = figures(spec, address)
+        assert cached(address) == (0, 0)  # of an encoder that is trained, nothing comes again
+        first = figures(frozen, address)
+        hits, misses = cached(address)
+        second = figures(frozen, address)
+        assert cached(address) == (2 * hits + misses, misses)
 
-    assert by_itself == by_group == by_pool
-    assert len(by_pool) == 2
+    assert found["in_process"] == found["torch_distributed"] == found["pool"]
+    assert len(found["pool"]) == 2
+    assert first == second == frozen_alone
+    assert misses > 0
+    assert hits > 0

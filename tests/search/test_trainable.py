@@ -7,7 +7,7 @@ import torch
 from ragsearch.errors import BadInputError
 from ragsearch.index.build import build_index
 from ragsearch.search.trainable import IndexAddress, retriever_of
-from ragsearch.spec import IndexSection
+from ragsearch.spec import IndexSection, TrialSection
 
 
 @pytest.fixture(scope="module")
@@ -17,10 +17,15 @@ def address(tiny, tmp_path_factory):
     return IndexAddress(str(index.folder), index.manifest.fingerprint)
 
 
+def trial(backend):
+    models = {"question_encoder": "-", "generator": "-"}
+    return TrialSection.model_validate({"model": models, "retrieval": {"backend": backend}})
+
+
 def test_a_trial_without_a_pool_opens_the_index_once(address):
-    with retriever_of(address, "in_process", "trial 0") as one:
+    with retriever_of(address, trial("in_process"), "trial 0") as one:
         hits = one.retrieve(np.ones((1, 32), np.float32), 3)
-    with retriever_of(address, "in_process", "trial 1") as same:
+    with retriever_of(address, trial("in_process"), "trial 1") as same:
         pass
 
     assert one.fingerprint == address.fingerprint
@@ -30,11 +35,11 @@ def test_a_trial_without_a_pool_opens_the_index_once(address):
 
 def test_the_group_of_a_trial_ends_with_it(address):
     for _ in range(2):
-        with retriever_of(address, "torch_distributed", "trial 0") as grouped:
+        with retriever_of(address, trial("torch_distributed"), "trial 0") as grouped:
             hits = grouped.retrieve(np.ones((1, 32), np.float32), 3)
         assert not torch.distributed.is_initialized()
 
-    with retriever_of(address, "in_process", "trial 0") as alone:
+    with retriever_of(address, trial("in_process"), "trial 0") as alone:
         same = alone.retrieve(np.ones((1, 32), np.float32), 3)
     for one, other in zip(hits, same, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -45,7 +50,7 @@ def test_another_index_on_the_trials_machine_is_refused(address):
 
     with (
         pytest.raises(BadInputError, match=r"holds index \w{16} on this machine, but the sear"),
-        retriever_of(other, "in_process", "trial 0"),
+        retriever_of(other, trial("in_process"), "trial 0"),
     ):
         pass
 
@@ -55,6 +60,6 @@ def test_an_index_that_is_not_on_the_trials_machine_is_refused(address, tmp_path
 
     with (
         pytest.raises(BadInputError, match="is no index"),
-        retriever_of(elsewhere, "in_process", "trial 0"),
+        retriever_of(elsewhere, trial("in_process"), "trial 0"),
     ):
         pass
