@@ -9,8 +9,9 @@ import pytest
 from ragsearch.errors import PoolMismatchError
 from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.open import open_index
+from ragsearch.retrieval.batcher import Batcher
 from ragsearch.retrieval.cache import HitCache, Row, keys_of
-from ragsearch.retrieval.replica import PROTOCOL, Leases, Replica
+from ragsearch.retrieval.replica import PROTOCOL, Leases, Replica, Reply
 from ragsearch.retrieval.retriever import in_half
 
 
@@ -170,6 +171,7 @@ def test_opening_a_replica_imports_no_torch(exact):
     program = f"""
 import sys
 from pathlib import Path
+from ragsearch.retrieval.batcher import Batcher
 from ragsearch.retrieval.cache import HitCache, Row, keys_of
 from ragsearch.retrieval.replica import Replica
 
@@ -189,3 +191,28 @@ print(sorted({{"torch", "transformers", "ray", "mlflow"}} & sys.modules.keys()))
     )
 
     assert answer.stdout.strip() == "[]"
+
+
+def test_a_replica_with_too_much_to_do_says_so_instead_of_queueing(exact, queries):
+    replica = Replica(exact.folder, exact.fingerprint, Host(detached=True))
+    replica._batcher = Batcher(replica._index, replica._meter, max_waiting=10)
+
+    async def at_once() -> list[Reply]:
+        return await asyncio.gather(*(replica.retrieve(queries, 3) for _ in range(2)))
+
+    first, second = asyncio.run(at_once())
+
+    assert first.hits is not None
+    assert second.hits is None
+    assert second.load.n_waiting == 8
+    assert replica.describe()["figures"]["n_refused"] == 1
+
+
+def test_a_client_that_left_no_longer_counts(exact, queries):
+    replica = Replica(exact.folder, exact.fingerprint, Host(detached=True))
+    asyncio.run(replica.retrieve(queries, 3, client="one"))
+    assert replica.load() == (1, 0)
+
+    replica.forget("one")
+
+    assert replica.load() == (0, 0)
