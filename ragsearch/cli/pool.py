@@ -27,7 +27,12 @@ _COLUMNS = (
     "answering",
     "lifetime",
     "searches",
+    "clients",
     "queries",
+    "queries/s",
+    "p50 ms",
+    "p95 ms",
+    "restarts",
     "folder",
 )
 
@@ -106,4 +111,6 @@ def stop(
 
 def _row(pool: "PoolInfo") -> tuple[object, ...]:
     sizes = (pool.n_passages, pool.replicas, pool.answering)
-    return (pool.name, *sizes, pool.lifetime, pool.n_leases, pool.n_queries, pool.folder)
+    used = (pool.n_leases, pool.n_clients, pool.n_queries)
+    speed = (f"{pool.queries_per_s:.1f}", f"{pool.p50_ms:.1f}", f"{pool.p95_ms:.1f}")
+    return (pool.name, *sizes, pool.lifetime, *used, *speed, pool.n_restarts, pool.folder)

@@ -10,6 +10,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from ray.experimental.internal_kv import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ragsearch.errors import PoolMismatchError, PoolUnavailableError
+from ragsearch.retrieval.gauges import Gauges
+from ragsearch.retrieval.meter import Figures
 from ragsearch.retrieval.replica import PROTOCOL, Description, Replica
 
 NAMESPACE = "ragsearch"
@@ -63,9 +66,19 @@ class RayKeeper:
         except RpcError:
             return True  # the cluster does not answer: no moment to leave, ask again
 
+    def show(self, fingerprint: str, figures: Figures, n_restarts: int) -> None:
+        """Set Ray's metrics."""
+        _gauges(fingerprint, self.birth).show(figures, n_restarts)
+
     def leave(self) -> None:
         """End this actor, so that Ray does not restart it."""
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+
+
+@cache
+def _gauges(fingerprint: str, birth: str) -> Gauges:
+    """Return the metrics of a replica, made once in its process."""
+    return Gauges(fingerprint, birth)
 
 
 def find_replicas(pool: str) -> Handles:

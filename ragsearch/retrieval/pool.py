@@ -12,7 +12,7 @@ into a detached one.
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import ray
 from ray.exceptions import RayActorError
@@ -34,6 +34,7 @@ from ragsearch.retrieval.actors import (
 )
 from ragsearch.retrieval.client import PoolClient
 from ragsearch.retrieval.lease import Lease
+from ragsearch.retrieval.meter import Figures
 from ragsearch.retrieval.placement import check_index, pool_name
 from ragsearch.retrieval.replica import PROTOCOL, Description
 
@@ -77,6 +78,21 @@ class PoolInfo:
     """Query vectors answered since the replicas started."""
     n_leases: int
     """Searches that hold it."""
+    n_restarts: int
+    """How often replicas were killed and came back."""
+    n_clients: int
+    """Clients that asked within the last seconds."""
+    queries_per_s: float
+    """Over the last minute, all replicas together."""
+    p50_ms: float
+    """From a request's arrival to its answer, in the slowest replica; so is the next."""
+    p95_ms: float
+    wait_ms: float
+    """Mean wait of requests before their search, in the slowest replica."""
+    queries_per_search: float
+    """Mean over replicas that searched: how well requests are put together."""
+    cache_hit_rate: float
+    """Share of fixed queries that needed no search."""
 
 
 def start_pool(  # noqa: PLR0913 (the keys of `pool:` in a space file, and two for tests)
@@ -216,6 +232,35 @@ def _info(pool: str, handles: Handles, timeout_s: float) -> PoolInfo:
         index_bytes=first["index_bytes"] if first else 0,
         n_queries=sum(one["n_queries"] for one in found),
         n_leases=max((one["n_leases"] for one in found), default=0),
+        n_restarts=sum(one["n_restarts"] for one in found),
+        **_figures([one["figures"] for one in found]),
+    )
+
+
+class _Sums(TypedDict):
+    """The figures of all replicas as `PoolInfo` has them."""
+
+    n_clients: int
+    queries_per_s: float
+    p50_ms: float
+    p95_ms: float
+    wait_ms: float
+    queries_per_search: float
+    cache_hit_rate: float
+
+
+def _figures(found: list[Figures]) -> _Sums:
+    n_hits = sum(one["n_cache_hits"] for one in found)
+    n_fixed = n_hits + sum(one["n_cache_misses"] for one in found)
+    fills = [one["queries_per_search"] for one in found if one["queries_per_search"]]
+    return _Sums(
+        n_clients=sum(one["n_clients"] for one in found),
+        queries_per_s=sum(one["queries_per_s"] for one in found),
+        p50_ms=1e3 * max((one["p50_s"] for one in found), default=0.0),
+        p95_ms=1e3 * max((one["p95_s"] for one in found), default=0.0),
+        wait_ms=1e3 * max((one["wait_s"] for one in found), default=0.0),
+        queries_per_search=sum(fills) / max(len(fills), 1),
+        cache_hit_rate=n_hits / max(n_fixed, 1),
     )
 
 

@@ -50,6 +50,9 @@ class Keeper(Protocol):
     def is_detached(self) -> bool:
         """Return whether the replica stays without leases."""
 
+    def show(self, fingerprint: str, figures: Figures, n_restarts: int) -> None:
+        """Make known what the replica measured; called once in a while."""
+
     def leave(self) -> None:
         """End the replica for good."""
 
@@ -255,6 +258,8 @@ class Replica:
         return stacked([row for row in rows if row is not None])
 
     def _watch(self, every_s: float) -> None:
+        fingerprint = self._index.manifest.fingerprint
         while self._leases.holders() or self._keeper.is_detached():
+            self._keeper.show(fingerprint, self._meter.figures(), self._n_restarts)
             time.sleep(every_s)
         self._keeper.leave()

@@ -161,7 +161,14 @@ def test_listing_says_what_a_pool_is(served, queries, exact):
 
     info = _only()
 
-    assert dataclasses.asdict(info) | {"pids": (), "nodes": (), "index_bytes": 0} == {
+    figures = {
+        "n_clients", "queries_per_s", "p50_ms", "p95_ms", "wait_ms", "queries_per_search",
+        "cache_hit_rate", "n_restarts",
+    }  # fmt: skip
+    said = {
+        name: said for name, said in dataclasses.asdict(info).items() if name not in figures
+    }
+    assert said | {"pids": (), "nodes": (), "index_bytes": 0} == {
         "name": pool_name(exact.fingerprint),
         "fingerprint": exact.fingerprint,
         "n_passages": 40,
@@ -176,6 +183,12 @@ def test_listing_says_what_a_pool_is(served, queries, exact):
         "n_leases": 0,
     }
     assert len(set(info.pids)) == len(info.nodes) == 2
+    assert info.n_clients >= 1
+    assert info.queries_per_s > 0
+    assert 0 < info.p50_ms <= info.p95_ms
+    assert 0 <= info.wait_ms <= info.p95_ms
+    assert info.queries_per_search > 0
+    assert (info.cache_hit_rate, info.n_restarts) == (0, 0)
 
 
 @pytest.mark.usefixtures("served")

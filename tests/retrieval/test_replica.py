@@ -11,6 +11,7 @@ from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.open import open_index
 from ragsearch.retrieval.batcher import Batcher
 from ragsearch.retrieval.cache import HitCache, Row, keys_of
+from ragsearch.retrieval.meter import Figures
 from ragsearch.retrieval.replica import PROTOCOL, Leases, Replica, Reply
 from ragsearch.retrieval.retriever import in_half
 
@@ -34,6 +35,10 @@ class Host:
     def is_detached(self) -> bool:
         """Return what the test says."""
         return self.detached
+
+    def show(self, fingerprint: str, figures: Figures, n_restarts: int) -> None:
+        """Note it."""
+        self.shown = (fingerprint, figures, n_restarts)
 
     def leave(self) -> None:
         """Note it."""
@@ -125,6 +130,8 @@ def test_replica_leaves_when_no_lease_was_ever_taken(exact):
 
     assert not host.left.wait(0.1)
     assert host.left.wait(2)
+    assert host.shown[0] == exact.fingerprint
+    assert host.shown[1]["n_clients"] == host.shown[2] == 0
 
 
 def test_replica_stays_while_a_lease_is_renewed(exact):
@@ -179,6 +186,8 @@ class Host:
     birth = node_id = ""
     def count_start(self):
         return 0
+    def show(self, *_):
+        pass
     def is_detached(self):
         return True
 
