@@ -33,6 +33,7 @@ from ragsearch.retrieval.actors import (
 from ragsearch.retrieval.replica import Description, Replica, Reply
 from ragsearch.retrieval.retriever import check_ids, check_knobs, check_queries
 from ragsearch.retrieval.routes import Routes
+from ragsearch.retrieval.wire import PackedHits, pack_queries, unpack_hits
 
 Answer = TypeVar("Answer")
 Question = Callable[["ActorHandle[Replica]", float], Answer]
@@ -116,11 +117,12 @@ class PoolClient:
         """
         check_queries(queries, self.dimension, self._who)
         check_knobs(knobs, self._description["faiss"], self._who)
+        packed = pack_queries(queries)
 
-        def search(replica: "ActorHandle[Replica]", timeout_s: float) -> Hits:
+        def search(replica: "ActorHandle[Replica]", timeout_s: float) -> PackedHits:
             self._routes.refresh(replica, self._handles.values())
             reply: Reply = _call(
-                replica, timeout_s, "retrieve", queries, n_docs, knobs, self._id, fixed
+                replica, timeout_s, "retrieve", packed, n_docs, knobs, self._id, fixed
             )
             self._routes.note(replica, reply.load)
             if reply.hits is None:
@@ -128,9 +130,9 @@ class PoolClient:
             return reply.hits
 
         started = time.monotonic()
-        ids, scores, vectors = self._ask(search)
+        hits = unpack_hits(self._ask(search))
         self._took_s.append(time.monotonic() - started)
-        return Hits(ids.copy(), scores.copy(), vectors.astype(np.float32))
+        return hits
 
     def latency_p95_ms(self) -> float:
         """Return the time that 95 of 100 of the last requests took at most, 0 before any."""

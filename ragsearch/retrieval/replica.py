@@ -24,7 +24,7 @@ from ragsearch.index.store import Passage
 from ragsearch.retrieval.batcher import Batcher, BusyError
 from ragsearch.retrieval.cache import HitCache, Row, keys_of, stacked
 from ragsearch.retrieval.meter import Figures, Meter
-from ragsearch.retrieval.retriever import in_half
+from ragsearch.retrieval.wire import PackedHits, PackedQueries, pack_hits, unpack_queries
 
 PROTOCOL = 2
 """Number of the conversation between client and replica; both sides must have the same."""
@@ -91,8 +91,8 @@ class Load(NamedTuple):
 class Reply(NamedTuple):
     """What a replica answers to queries."""
 
-    hits: Hits | None
-    """With vectors in half precision where they fit; None from a replica that is too busy."""
+    hits: PackedHits | None
+    """None from a replica that is too busy."""
     load: Load
 
 
@@ -174,7 +174,7 @@ class Replica:
 
     async def retrieve(
         self,
-        queries: Float32[np.ndarray, "Q D"],
+        packed: PackedQueries,
         n_docs: int,
         knobs: Knobs = Knobs(),
         client: str = "",
@@ -183,12 +183,13 @@ class Replica:
         """Return the `n_docs` passages with the largest inner product, best first.
 
         Args:
-            queries: Finite vectors of the index's dimension.
+            packed: Finite vectors of the index's dimension.
             n_docs: Passages a query.
             knobs: How thorough; the index must have a use for those that are set.
             client: Who asks: each client gets its turn.
             fixed: Whether the same queries come again, so that their hits are worth keeping.
         """
+        queries = unpack_queries(packed)
         assert queries.shape[1:] == (self._index.manifest.dimension,), f"{queries.shape}"
         self._meter.count_request(client, len(queries))
         try:
@@ -196,7 +197,7 @@ class Replica:
             hits = await search(client, queries, n_docs, knobs)
         except BusyError:
             return Reply(None, self.load())
-        return Reply(hits._replace(vectors=in_half(hits.vectors)), self.load())
+        return Reply(pack_hits(hits), self.load())
 
     def load(self) -> Load:
         """Return how much there is to do."""

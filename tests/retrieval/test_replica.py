@@ -14,6 +14,7 @@ from ragsearch.retrieval.cache import HitCache, Row, keys_of
 from ragsearch.retrieval.meter import Figures
 from ragsearch.retrieval.replica import PROTOCOL, Leases, Replica, Reply
 from ragsearch.retrieval.retriever import in_half
+from ragsearch.retrieval.wire import pack_hits, pack_queries, unpack_hits
 
 
 class Host:
@@ -49,16 +50,24 @@ def assert_same(sent: Hits, hits: Hits) -> None:
     """Compare what was sent with hits: all bits of ids and scores, half of the vectors'."""
     np.testing.assert_array_equal(sent.ids, hits.ids)
     np.testing.assert_array_equal(sent.scores, hits.scores)
-    np.testing.assert_array_equal(sent.vectors, hits.vectors.astype(np.float16))
+    np.testing.assert_array_equal(
+        sent.vectors, hits.vectors.astype(np.float16).astype(np.float32)
+    )
+
+
+def assert_same_bits(sent: Hits, hits: Hits) -> None:
+    for one, same in zip(sent, hits, strict=True):
+        np.testing.assert_array_equal(one, same)
+        assert one.dtype == same.dtype
 
 
 def test_replica_answers_as_the_index_does(exact, queries):
     replica = Replica(exact.folder, exact.fingerprint, Host(detached=True))
     index = open_index(exact.folder)
 
-    reply = asyncio.run(replica.retrieve(queries, 3))
+    reply = asyncio.run(replica.retrieve(pack_queries(queries), 3))
 
-    assert_same(reply.hits, index.search(queries, 3))
+    assert_same(unpack_hits(reply.hits), index.search(queries, 3))
     assert replica.passages(np.array([4, 0])) == index.store.take([4, 0])
 
 
@@ -66,9 +75,11 @@ def test_replica_sends_single_precision_where_half_is_too_small(exact, queries):
     replica = Replica(exact.folder, exact.fingerprint, Host(detached=True))
     vectors = np.array([[1e5, 1.0]], np.float32)
 
-    assert asyncio.run(replica.retrieve(queries, 3)).hits.vectors.dtype == np.float16
+    assert asyncio.run(replica.retrieve(pack_queries(queries), 3)).hits.precision == "float16"
     assert in_half(vectors) is vectors
     assert in_half(vectors / 2).dtype == np.float16
+    large = Hits(np.array([[3]]), np.array([[0.1]], np.float32), vectors[None])
+    assert_same_bits(unpack_hits(pack_hits(large)), large)
 
 
 def test_fixed_queries_are_searched_once(exact, queries):
@@ -76,8 +87,10 @@ def test_fixed_queries_are_searched_once(exact, queries):
     expected = open_index(exact.folder).search(queries, 5)
 
     for rows, n_docs in ((slice(3), 5), (slice(8), 5), (slice(8), 3), (slice(2, 4), 5)):
-        reply = asyncio.run(replica.retrieve(queries[rows], n_docs, fixed=True))
-        assert_same(reply.hits, Hits(*(array[rows, :n_docs] for array in expected)))
+        reply = asyncio.run(replica.retrieve(pack_queries(queries[rows]), n_docs, fixed=True))
+        assert_same(
+            unpack_hits(reply.hits), Hits(*(array[rows, :n_docs] for array in expected))
+        )
 
     found = replica.describe()["figures"]
     assert (found["n_cache_hits"], found["n_cache_misses"]) == (3 + 8 + 2, 8)
@@ -100,8 +113,8 @@ def test_the_cache_keeps_what_was_used_last_within_its_bytes(exact, queries):
 
 def test_replica_says_what_it_serves_and_what_it_did(exact, queries):
     replica = Replica(exact.folder, exact.fingerprint, Host(detached=True))
-    asyncio.run(replica.retrieve(queries, 3, client="one"))
-    asyncio.run(replica.retrieve(queries[:1], 3, client="two"))
+    asyncio.run(replica.retrieve(pack_queries(queries), 3, client="one"))
+    asyncio.run(replica.retrieve(pack_queries(queries[:1]), 3, client="two"))
     replica.renew("search one")
 
     found = replica.describe()
@@ -126,10 +139,10 @@ def test_replica_refuses_a_folder_that_holds_another_index(exact, other):
 
 def test_replica_leaves_when_no_lease_was_ever_taken(exact):
     host = Host()
-    Replica(exact.folder, exact.fingerprint, host, lease_s=0.2)
+    Replica(exact.folder, exact.fingerprint, host, lease_s=1.0)
 
     assert not host.left.wait(0.1)
-    assert host.left.wait(2)
+    assert host.left.wait(5)
     assert host.shown[0] == exact.fingerprint
     assert host.shown[1]["n_clients"] == host.shown[2] == 0
 
@@ -207,7 +220,9 @@ def test_a_replica_with_too_much_to_do_says_so_instead_of_queueing(exact, querie
     replica._batcher = Batcher(replica._index, replica._meter, max_waiting=10)
 
     async def at_once() -> list[Reply]:
-        return await asyncio.gather(*(replica.retrieve(queries, 3) for _ in range(2)))
+        return await asyncio.gather(
+            *(replica.retrieve(pack_queries(queries), 3) for _ in range(2))
+        )
 
     first, second = asyncio.run(at_once())
 
@@ -219,7 +234,7 @@ def test_a_replica_with_too_much_to_do_says_so_instead_of_queueing(exact, querie
 
 def test_a_client_that_left_no_longer_counts(exact, queries):
     replica = Replica(exact.folder, exact.fingerprint, Host(detached=True))
-    asyncio.run(replica.retrieve(queries, 3, client="one"))
+    asyncio.run(replica.retrieve(pack_queries(queries), 3, client="one"))
     assert replica.load() == (1, 0)
 
     replica.forget("one")
