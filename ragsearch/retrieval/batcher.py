@@ -96,7 +96,7 @@ class Batcher:
         meter: Meter,
         *,
         max_queries: int = 64,
-        max_wait_s: float = 0.005,
+        max_wait_s: float = 0.008,
         max_waiting: int = 4096,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -139,10 +139,7 @@ class Batcher:
         self._came.set()
         if self._running is None or self._running.done():
             self._running = loop.create_task(self._run())
-        try:
-            return await answer
-        finally:
-            self._note_answer(client)
+        return await answer
 
     def forget(self, client: str) -> None:
         """Expect nothing more of a client."""
@@ -238,6 +235,8 @@ class Batcher:
                 now = self._clock()
                 self._meter.count_answer(started - request.arrived, now - request.arrived)
                 request.answer.set_result(_joined(request.pieces))
+                # now, not when its caller wakes up: the next batch may be formed before
+                self._note_answer(request.client)
 
     def _note_arrival(self, client: str) -> None:
         habit = self._habits.get(client)

@@ -223,3 +223,22 @@ def test_a_batch_waits_for_clients_that_are_due_and_for_no_others(gate):
         assert not batcher._any_due(clock.now, clock.now + 0.001)  # alone, it never waits
 
     asyncio.run(play())
+
+
+def test_who_was_answered_counts_as_due_before_the_next_batch_is_formed(gate, monkeypatch):
+    async def play() -> None:
+        batcher, _, first = await _gated(gate)
+        waiting = asyncio.create_task(batcher.submit("one", rows(10, 2), 1, Knobs()))
+        await asyncio.sleep(0)
+        is_out = []
+
+        async def note() -> None:
+            is_out.append(batcher._habits["zero"].is_out)
+
+        monkeypatch.setattr(batcher, "_wait_for_due", note)
+        gate.open.set()
+        await asyncio.gather(first, waiting)
+
+        assert is_out == [True]
+
+    asyncio.run(play())
