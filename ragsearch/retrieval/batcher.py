@@ -85,7 +85,7 @@ class Batcher:
         index: What is searched.
         meter: Who counts.
         max_queries: Queries searched at once; larger requests are cut, so nobody starves.
-        max_wait_s: Longest wait for clients that are due; never more than half a search.
+        max_wait_s: Longest wait for clients that are due, at most a quarter of a search.
         max_waiting: Queries that may wait before requests are refused.
         clock: Seconds that never go back.
     """
@@ -96,7 +96,7 @@ class Batcher:
         meter: Meter,
         *,
         max_queries: int = 64,
-        max_wait_s: float = 0.008,
+        max_wait_s: float = 0.02,
         max_waiting: int = 4096,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -178,7 +178,7 @@ class Batcher:
     async def _wait_for_due(self) -> None:
         """Wait while a client is due that could share the search, at most so long."""
         now = self._clock()
-        until = now + min(self._max_wait_s, self._search_s / 2)
+        until = now + min(self._max_wait_s, self._search_s / 4)
         while self._n_waiting < self._max_queries and self._any_due(now, until):
             self._came.clear()
             try:
