@@ -70,7 +70,9 @@ class PassageIndex:
         return merge_hits(list(found), n_docs)
 
 
-def open_index(folder: Path, *, verify: bool = True, shard: int | None = None) -> PassageIndex:
+def open_index(
+    folder: Path, *, verify: bool = True, shard: int | None = None, in_memory: bool = False
+) -> PassageIndex:
     """Return an index folder opened for searching.
 
     Args:
@@ -78,6 +80,8 @@ def open_index(folder: Path, *, verify: bool = True, shard: int | None = None) -
         verify: Compare checksums, which reads every byte. Sizes are always compared, and
             one search is repeated whose result is known.
         shard: Open this shard only; ids stay those of the whole index.
+        in_memory: Read the vectors into memory of this process, which takes as long as the
+            disk needs, instead of mapping their files.
 
     Raises:
         BadInputError: If it is no index, or a file is missing or altered.
@@ -88,13 +92,15 @@ def open_index(folder: Path, *, verify: bool = True, shard: int | None = None) -
     if len(store) != manifest.n_passages:
         raise _altered(folder / PASSAGES_FILE, f"holds {len(store)} passages")
     chosen = manifest.shards if shard is None else (manifest.shards[shard],)
-    opened = tuple(_open_shard(folder, manifest, one) for one in chosen)
+    opened = tuple(_open_shard(folder, manifest, one, in_memory=in_memory) for one in chosen)
     return PassageIndex(folder, manifest, store, opened)
 
 
-def _open_shard(folder: Path, manifest: IndexManifest, shard: Shard) -> OpenShard:
+def _open_shard(
+    folder: Path, manifest: IndexManifest, shard: Shard, *, in_memory: bool
+) -> OpenShard:
     path = folder / shard.file
-    vectors = read(path)
+    vectors = read(path, in_memory=in_memory)
     if (vectors.ntotal, vectors.d) != (shard.stop - shard.start, manifest.dimension):
         raise _altered(path, f"holds {vectors.ntotal} vectors of {vectors.d} dimensions")
     _check_canary(path, vectors, manifest.canary, shard.canary_score)

@@ -88,14 +88,18 @@ def create(
     return index
 
 
-def read(path: Path) -> faiss.Index:
+def read(path: Path, *, in_memory: bool = False) -> faiss.Index:
     """Return a mapped index: the processes of a machine share its pages.
+
+    Args:
+        path: File of one index.
+        in_memory: Read it into memory of this process instead.
 
     Raises:
         BadInputError: If FAISS cannot read it.
     """
     try:
-        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        return faiss.read_index(str(path), 0 if in_memory else faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
         what = f"is no FAISS index ({_reason(error)}); run `ragsearch index build` again"
         raise BadInputError.single(path, what) from error

@@ -1,23 +1,24 @@
 """Replicas as named Ray actors: find, create, ask, keep, end.
 
 Knows Ray and `Replica`; knows nothing of routing, trials or MLflow. The replicas of pool
-`wiki` are the actors `wiki/0`, `wiki/1`, … in Ray's namespace `ragsearch`.
+`wiki` are the actors `wiki/0`, `wiki/1`, … in Ray's namespace `ragsearch`; those of shard 2 of
+an index in shards are `wiki/2.0`, `wiki/2.1`, ….
 """
 
 import re
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorUnschedulableError, GetTimeoutError, RayActorError, RpcError
 from ray.experimental.internal_kv import (
+    _internal_kv_del,
     _internal_kv_exists,
     _internal_kv_get,
     _internal_kv_put,
@@ -27,17 +28,18 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ragsearch.errors import PoolMismatchError, PoolUnavailableError
 from ragsearch.retrieval.gauges import Gauges
 from ragsearch.retrieval.meter import Figures
+from ragsearch.retrieval.placement import PoolPlan, Slot, Spot
 from ragsearch.retrieval.replica import PROTOCOL, Description, Replica
 
 NAMESPACE = "ragsearch"
 UNREACHABLE = (RayActorError, ActorUnschedulableError, GetTimeoutError)
 """What Ray raises when a replica is dead, being restarted, out of reach or too slow."""
 
-Handles = Mapping[int, "ActorHandle[Replica]"]
-"""Replicas of one pool by number."""
+Handles = Mapping[Slot, "ActorHandle[Replica]"]
+"""Replicas of one pool."""
 
 _CONTROL = "control"  # concurrency group that answers while a search runs
-_NAME = re.compile(r"(?P<pool>.+)/(?P<number>\d+)")
+_NAME = re.compile(r"(?P<pool>.+)/(?:(?P<shard>\d+)\.)?(?P<number>\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,32 +86,32 @@ def _gauges(fingerprint: str, birth: str) -> Gauges:
 def find_replicas(pool: str) -> Handles:
     """Return the replicas of a pool, the ones being restarted included."""
     handles = {}
-    for number in list_replicas().get(pool, ()):
+    for slot, name in list_replicas().get(pool, {}).items():
         try:
-            handles[number] = ray.get_actor(f"{pool}/{number}", namespace=NAMESPACE)
+            handles[slot] = ray.get_actor(name, namespace=NAMESPACE)
         except ValueError:  # it left since it was listed
             continue
     return handles
 
 
-def list_replicas() -> Mapping[str, Collection[int]]:
-    """Return the numbers of the replicas of every pool of the cluster."""
-    pools = defaultdict(list)
+def list_replicas() -> Mapping[str, Mapping[Slot, str]]:
+    """Return the actors' names of the replicas of every pool of the cluster."""
+    pools: dict[str, dict[Slot, str]] = defaultdict(dict)
     for actor in ray.util.list_named_actors(all_namespaces=True):
         match = _NAME.fullmatch(actor["name"])
         if match and actor["namespace"] == NAMESPACE:
-            pools[match["pool"]].append(int(match["number"]))
-    return {pool: sorted(numbers) for pool, numbers in pools.items()}
+            slot = Slot(int(match["shard"] or 0), int(match["number"]))
+            pools[match["pool"]][slot] = actor["name"]
+    return {pool: dict(sorted(names.items())) for pool, names in pools.items()}
 
 
-def create_replica(
-    pool: str, number: int, folder: Path, fingerprint: str, *, threads: int, lease_s: float
-) -> "ActorHandle[Replica]":
-    """Return a new replica on this node, or the one that has the name already."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+def create_replica(plan: PoolPlan, spot: Spot, n_shards: int) -> "ActorHandle[Replica]":
+    """Return a new replica on a node, or the one that has the name already."""
+    slot = spot.slot
+    number = str(slot.number) if n_shards == 1 else f"{slot.shard}.{slot.number}"
     grouped = ray.remote(concurrency_groups={_CONTROL: 1})  # type: ignore[call-overload]
     named = grouped(Replica).options(
-        name=f"{pool}/{number}",
+        name=f"{plan.pool}/{number}",
         namespace=NAMESPACE,
         get_if_exists=True,
         lifetime="detached",  # whether it outlives its driver is for the leases to say
@@ -117,11 +119,18 @@ def create_replica(
         max_restarts=-1,
         max_task_retries=0,  # with retries a call waits for this one to come back
         # not the driver's or a trial's placement group: the actor would die with it
-        scheduling_strategy=here,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},
+        scheduling_strategy=NodeAffinitySchedulingStrategy(spot.node, soft=False),
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(plan.threads)}},
     )
     keeper = RayKeeper(uuid.uuid4().hex)
-    handle: ActorHandle[Replica] = named.remote(folder, fingerprint, keeper, lease_s=lease_s)
+    handle: ActorHandle[Replica] = named.remote(
+        plan.index,
+        plan.fingerprint,
+        keeper,
+        lease_s=plan.lease_s,
+        shard=slot.shard,
+        in_memory=plan.layout.memory == "in_memory",
+    )
     return handle
 
 
@@ -167,6 +176,12 @@ def note_detached(replicas: Iterable[Description]) -> None:
     """Let replicas stay without leases, from now on and after restarts."""
     for found in replicas:
         _internal_kv_put(_note(found["birth"]), b"", namespace=NAMESPACE)
+
+
+def forget_detached(replicas: Iterable[Description]) -> None:
+    """Let replicas leave when their last lease has ended, as those of a search do."""
+    for found in replicas:
+        _internal_kv_del(_note(found["birth"]), namespace=NAMESPACE)
 
 
 def end_replicas(pool: str, *, timeout_s: float = 10.0) -> int:

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,13 +24,16 @@ from ray.actor import ActorHandle
 from ragsearch.errors import BadInputError, PoolUnavailableError
 from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.manifest import PASSAGES_FILE, read_manifest
+from ragsearch.index.merge import merge_hits
 from ragsearch.index.store import Passage, PassageStore
 from ragsearch.retrieval.actors import (
     UNREACHABLE,
+    Handles,
     check_identity,
     describe,
     find_replicas,
 )
+from ragsearch.retrieval.lease import Lease, client_holder
 from ragsearch.retrieval.replica import Description, Replica, Reply
 from ragsearch.retrieval.retriever import check_ids, check_knobs, check_queries
 from ragsearch.retrieval.routes import Routes
@@ -42,6 +46,7 @@ Question = Callable[["ActorHandle[Replica]", float], Answer]
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0  # a killed replica is back in 2-4 s: longer pauses only lose time
 _N_TIMES = 1024  # of the last requests, for the quantile
+_RENEWALS_A_LEASE = 10
 _REST_S = 30.0  # a replica that failed is asked last for so long
 
 
@@ -57,6 +62,8 @@ class PoolClient:
         fingerprint: Hash of the index every replica must have.
         timeout_s: Seconds within which a request is answered, or refused.
         who: Asker's name in error messages, such as `trial 7`.
+        shard: Shard whose replicas are asked; the client of the first one asks, through
+            clients of their own, those of the others too.
 
     Raises:
         PoolMismatchError: If the pool serves another index.
@@ -64,19 +71,37 @@ class PoolClient:
     """
 
     def __init__(
-        self, pool: str, fingerprint: str, *, timeout_s: float = 60.0, who: str = ""
+        self,
+        pool: str,
+        fingerprint: str,
+        *,
+        timeout_s: float = 60.0,
+        who: str = "",
+        shard: int = 0,
     ) -> None:
         self.pool = pool
+        self._shard = shard
         self._fingerprint = fingerprint
         self._timeout_s = timeout_s
         self._who = who
         self._id = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self._took_s: deque[float] = deque(maxlen=_N_TIMES)
-        self._handles = find_replicas(pool)
+        self._end_lease: Callable[[], object] = lambda: None
+        self._handles = self._find()
         self._known: dict[ActorHandle[Replica], Description] = {}
         self._rests_until: dict[ActorHandle[Replica], float] = {}
         self._routes = Routes(self._id)
         self._description = self._ask(self._identify)
+
+    def hold(self) -> None:
+        """Keep the replicas there until this client is closed or nobody refers to it."""
+        every_s = self._description["lease_s"] / _RENEWALS_A_LEASE
+        lease = Lease(self.pool, client_holder(), every_s=every_s)
+        self._end_lease = lease.while_alive(self)
+
+    def close(self) -> None:
+        """Need the pool no longer; may be called twice."""
+        self._end_lease()
 
     @property
     def fingerprint(self) -> str:
@@ -117,6 +142,20 @@ class PoolClient:
         """
         check_queries(queries, self.dimension, self._who)
         check_knobs(knobs, self._description["faiss"], self._who)
+        started = time.monotonic()
+        asked = [
+            self._threads.submit(other.retrieve, queries, n_docs, knobs, fixed=fixed)
+            for other in self._others
+        ]
+        own = self._search(queries, n_docs, knobs, fixed=fixed)
+        hits = merge_hits([own, *(answer.result() for answer in asked)], n_docs)
+        self._took_s.append(time.monotonic() - started)
+        return hits
+
+    def _search(
+        self, queries: Float32[np.ndarray, "Q D"], n_docs: int, knobs: Knobs, *, fixed: bool
+    ) -> Hits:
+        """Return the hits of this client's shard."""
         packed = pack_queries(queries)
 
         def search(replica: "ActorHandle[Replica]", timeout_s: float) -> PackedHits:
@@ -129,10 +168,7 @@ class PoolClient:
                 raise _BusyReplicaError
             return reply.hits
 
-        started = time.monotonic()
-        hits = unpack_hits(self._ask(search))
-        self._took_s.append(time.monotonic() - started)
-        return hits
+        return unpack_hits(self._ask(search))
 
     def latency_p95_ms(self) -> float:
         """Return the time that 95 of 100 of the last requests took at most, 0 before any."""
@@ -166,6 +202,30 @@ class PoolClient:
         except BadInputError:
             return None
 
+    @cached_property
+    def _others(self) -> "list[PoolClient]":
+        """Clients of the other shards."""
+        n_shards = 1 if self._shard else self._description["n_shards"]
+        return [
+            PoolClient(
+                self.pool,
+                self._fingerprint,
+                timeout_s=self._timeout_s,
+                who=self._who,
+                shard=shard,
+            )
+            for shard in range(1, n_shards)
+        ]
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        """Threads that ask for the other shards meanwhile."""
+        return ThreadPoolExecutor(len(self._others))
+
+    def _find(self) -> Handles:
+        found = find_replicas(self.pool)
+        return {slot: handle for slot, handle in found.items() if slot.shard == self._shard}
+
     def _ask(self, question: "Question[Answer]") -> Answer:
         """Return the first answer within the deadline, asking one replica after another."""
         deadline = time.monotonic() + self._timeout_s
@@ -187,7 +247,7 @@ class PoolClient:
                 raise self._unavailable() from last
             time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 (clients part ways)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            self._handles = find_replicas(self.pool)
+            self._handles = self._find()
 
     def _in_turn(self) -> Iterator[tuple["ActorHandle[Replica]", int]]:
         """Yield every replica once, the best first, and how many are left.

@@ -15,9 +15,7 @@ import ray
 from ray.exceptions import RaySystemError, RpcError
 
 from ragsearch.retrieval.actors import control, find_replicas
-
-CLIENT = "client:"
-"""What the name of a holder begins with that is a client and not a search."""
+from ragsearch.retrieval.replica import CLIENT
 
 
 class Beat:

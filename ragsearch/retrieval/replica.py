@@ -23,11 +23,15 @@ from ragsearch.index.open import open_index
 from ragsearch.index.store import Passage
 from ragsearch.retrieval.batcher import Batcher, BusyError
 from ragsearch.retrieval.cache import HitCache, Row, keys_of, stacked
+from ragsearch.retrieval.memory import own_bytes
 from ragsearch.retrieval.meter import Figures, Meter
 from ragsearch.retrieval.wire import PackedHits, PackedQueries, pack_hits, unpack_queries
 
 PROTOCOL = 2
 """Number of the conversation between client and replica; both sides must have the same."""
+
+CLIENT = "client:"
+"""What the name of a lease's holder begins with that is a client and not a search."""
 
 CACHE_BYTES = 256 * 2**20  # hits of 15,000 questions at 5 passages of 768 dimensions
 
@@ -69,13 +73,19 @@ class Description(TypedDict):
     folder: str
     index_bytes: int
     lifetime: str
+    shard: int
+    n_shards: int
     node: str
     node_id: str
     pid: int
     started: float
     n_restarts: int
     n_queries: int
+    lease_s: float
     n_leases: int
+    """Searches that hold one."""
+    n_joined: int
+    """Clients that hold one."""
     figures: Figures
 
 
@@ -107,7 +117,7 @@ class Leases:
     """
 
     def __init__(self, length_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._length_s = length_s
+        self.length_s = length_s
         self._clock = clock
         self._ends: dict[str, float] = {}
         self._lock = Lock()
@@ -115,7 +125,7 @@ class Leases:
     def renew(self, holder: str) -> None:
         """Count `holder` in for another `length_s`."""
         with self._lock:
-            self._ends[holder] = self._clock() + self._length_s
+            self._ends[holder] = self._clock() + self.length_s
 
     def release(self, holder: str) -> None:
         """Count `holder` out."""
@@ -139,12 +149,14 @@ class Replica:
         keeper: Who runs this replica.
         lease_s: Seconds a lease is good for; the first one begins now, for whoever starts it.
         cache_bytes: Memory for hits of queries that come again.
+        shard: The shard of the index it serves.
+        in_memory: Hold a copy of the vectors instead of mapping their file.
 
     Raises:
         PoolMismatchError: If the folder holds another index by now.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what a replica is, and how it holds it)
         self,
         folder: Path,
         fingerprint: str,
@@ -152,8 +164,11 @@ class Replica:
         *,
         lease_s: float = 60.0,
         cache_bytes: int = CACHE_BYTES,
+        shard: int = 0,
+        in_memory: bool = False,
     ) -> None:
-        self._index = open_index(folder, verify=False)
+        self._index = open_index(folder, verify=False, shard=shard, in_memory=in_memory)
+        self._shard = shard
         found = self._index.manifest.fingerprint
         if found != fingerprint:
             raise PoolMismatchError(
@@ -214,7 +229,7 @@ class Replica:
 
     def describe(self) -> Description:
         """Return which index this is, where it runs and what it did."""
-        manifest = self._index.manifest
+        manifest, holders = self._index.manifest, self._leases.holders()
         return Description(
             protocol=PROTOCOL,
             birth=self._keeper.birth,
@@ -223,17 +238,25 @@ class Replica:
             dimension=manifest.dimension,
             faiss=manifest.faiss,
             folder=str(self._folder),
-            index_bytes=sum(file.stat().st_size for file in self._folder.iterdir()),
+            index_bytes=sum(file.bytes for file in manifest.files.values()),
             lifetime="detached" if self._keeper.is_detached() else "search",
+            shard=self._shard,
+            n_shards=len(manifest.shards),
             node=platform.node(),
             node_id=self._keeper.node_id,
             pid=os.getpid(),
             started=self._started,
             n_restarts=self._n_restarts,
             n_queries=self._meter.n_queries,
-            n_leases=sum(map(bool, self._leases.holders())),
+            lease_s=self._leases.length_s,
+            n_leases=sum(bool(one) and not one.startswith(CLIENT) for one in holders),
+            n_joined=sum(one.startswith(CLIENT) for one in holders),
             figures=self._meter.figures(),
         )
+
+    def memory(self) -> int:
+        """Return the bytes this process takes; seconds, where a large index is mapped."""
+        return own_bytes()
 
     def renew(self, holder: str) -> None:
         """Stay at least one lease longer for `holder`."""

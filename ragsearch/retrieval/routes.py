@@ -86,7 +86,7 @@ class Routes:
         home = self._home
         if home is None or best == home or home not in self._loads:
             return False
-        if self._is_far.get(home, False) and not self._is_far.get(best, True):
+        if self._is_far.get(home, False) and not self._is_far.get(best, False):
             return True
         fewer = self._n_clients(home) - self._n_clients(best)
         return fewer > 1 and self._chance.random() < _MOVE_CHANCE

@@ -31,14 +31,20 @@ def other(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> TinyIndex:
 
 
 @pytest.fixture(scope="session")
+def sharded(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> TinyIndex:
+    """Return the exact index in two shards."""
+    return _index(tiny, "Flat", tmp_path_factory.mktemp("indexes"), shards=2)
+
+
+@pytest.fixture(scope="session")
 def queries() -> np.ndarray:
     """Return 8 query vectors, 32 wide."""
     return np.random.default_rng(5).normal(size=(8, 32)).astype(np.float32)
 
 
-def _index(tiny: Tiny, faiss: str, root: Path) -> TinyIndex:
+def _index(tiny: Tiny, faiss: str, root: Path, shards: int = 1) -> TinyIndex:
     settings = IndexSection(
-        corpus=str(tiny.corpus), encoder=str(tiny.context_encoder), faiss=faiss
+        corpus=str(tiny.corpus), encoder=str(tiny.context_encoder), faiss=faiss, shards=shards
     )
     index = build_index(settings, root / "index")
     return TinyIndex(index.folder, index.manifest.fingerprint)

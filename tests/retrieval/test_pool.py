@@ -1,6 +1,5 @@
 """A pool on one real, private Ray cluster that the whole module shares."""
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -15,8 +14,10 @@ import pytest
 
 from ragsearch.errors import BadInputError, PoolMismatchError, PoolUnavailableError
 from ragsearch.index.open import open_index
-from ragsearch.retrieval import actors, pool
+from ragsearch.retrieval.actors import check_identity
+from ragsearch.retrieval.placement import NodeProbe, probe
 from ragsearch.retrieval.pool import (
+    PROTOCOL,
     Lease,
     PoolClient,
     PoolInfo,
@@ -127,13 +128,12 @@ def test_joining_a_pool_with_another_index_is_refused(served, other):
         join_pool(served.pool, other.fingerprint, who="trial 3")
 
 
-def test_a_pool_of_another_protocol_is_refused(served, exact, monkeypatch):
-    monkeypatch.setattr(actors, "PROTOCOL", 3)
+def test_a_pool_of_another_protocol_is_refused(served, exact):
+    newer = served._description | {"protocol": PROTOCOL + 1}
 
-    with pytest.raises(
-        PoolMismatchError, match="speaks protocol 2 but this ragsearch speaks 3"
-    ):
-        join_pool(served.pool, exact.fingerprint)
+    message = f"speaks protocol {PROTOCOL + 1} but this ragsearch speaks {PROTOCOL}; stop it"
+    with pytest.raises(PoolMismatchError, match=message):
+        check_identity(served.pool, newer, exact.fingerprint, "")
 
 
 def test_joining_a_pool_that_is_not_there_is_refused_at_once():
@@ -161,27 +161,13 @@ def test_listing_says_what_a_pool_is(served, queries, exact):
 
     info = _only()
 
-    figures = {
-        "n_clients", "queries_per_s", "p50_ms", "p95_ms", "wait_ms", "queries_per_search",
-        "cache_hit_rate", "n_restarts",
-    }  # fmt: skip
-    said = {
-        name: said for name, said in dataclasses.asdict(info).items() if name not in figures
-    }
-    assert said | {"pids": (), "nodes": (), "index_bytes": 0} == {
-        "name": pool_name(exact.fingerprint),
-        "fingerprint": exact.fingerprint,
-        "n_passages": 40,
-        "lifetime": "search",
-        "replicas": 2,
-        "answering": 2,
-        "nodes": (),
-        "pids": (),
-        "folder": str(exact.folder),
-        "index_bytes": 0,
-        "n_queries": before + 8,
-        "n_leases": 0,
-    }
+    assert (info.name, info.fingerprint) == (served.pool, exact.fingerprint)
+    assert (info.n_passages, info.n_shards, info.folder) == (40, 1, str(exact.folder))
+    assert (info.lifetime, info.aliases) == ("search", ())
+    assert (info.replicas, info.answering) == (2, 2)
+    assert (info.n_queries, info.n_leases) == (before + 8, 0)
+    assert info.n_joined >= 1
+    assert info.pss_bytes > info.index_bytes > 0
     assert len(set(info.pids)) == len(info.nodes) == 2
     assert info.n_clients >= 1
     assert info.queries_per_s > 0
@@ -280,15 +266,18 @@ def test_a_folder_that_holds_no_index_is_refused_before_an_actor_starts(exact, t
 
 
 @pytest.mark.usefixtures("alone")
-def test_replicas_that_cannot_open_the_index_are_reported_in_one_sentence(
-    exact, other, monkeypatch
-):
-    monkeypatch.setattr(pool, "check_index", lambda *_: None)
+def test_replicas_that_cannot_open_the_index_are_reported_in_one_sentence(exact, other):
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+
+    def believing(folder: Path, _: str) -> list[NodeProbe]:
+        return [probe(folder, other.fingerprint, here, is_here=True)]
 
     with pytest.raises(
         PoolUnavailableError, match=r"do not start on .*: .* holds index .*pool"
     ):
-        start_pool(other.folder, exact.fingerprint)
+        start_pool(other.folder, exact.fingerprint, prober=believing)
 
 
 @pytest.mark.usefixtures("alone")

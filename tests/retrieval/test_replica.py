@@ -12,7 +12,7 @@ from ragsearch.index.open import open_index
 from ragsearch.retrieval.batcher import Batcher
 from ragsearch.retrieval.cache import HitCache, Row, keys_of
 from ragsearch.retrieval.meter import Figures
-from ragsearch.retrieval.replica import PROTOCOL, Leases, Replica, Reply
+from ragsearch.retrieval.replica import CLIENT, PROTOCOL, Leases, Replica, Reply
 from ragsearch.retrieval.retriever import in_half
 from ragsearch.retrieval.wire import pack_hits, pack_queries, unpack_hits
 
@@ -116,20 +116,23 @@ def test_replica_says_what_it_serves_and_what_it_did(exact, queries):
     asyncio.run(replica.retrieve(pack_queries(queries), 3, client="one"))
     asyncio.run(replica.retrieve(pack_queries(queries[:1]), 3, client="two"))
     replica.renew("search one")
+    replica.renew(f"{CLIENT}one")
 
     found = replica.describe()
 
     assert found["protocol"] == PROTOCOL
     assert found["fingerprint"] == exact.fingerprint
     assert (found["n_passages"], found["dimension"]) == (40, 32)
-    assert found["index_bytes"] == sum(f.stat().st_size for f in exact.folder.iterdir())
+    files = ("index.faiss", "passages.arrow")
+    assert found["index_bytes"] == sum((exact.folder / f).stat().st_size for f in files)
     assert found["lifetime"] == "detached"
     assert found["n_queries"] == 9
     assert (found["node_id"], found["n_restarts"], found["faiss"]) == ("a node", 0, "Flat")
     assert found["figures"]["queries_per_search"] == 4.5
     assert found["figures"]["n_clients"] == 2
     assert 0 < found["figures"]["p50_s"] <= found["figures"]["p95_s"]
-    assert found["n_leases"] == 1
+    assert (found["n_leases"], found["n_joined"]) == (1, 1)
+    assert replica.memory() > 2**20
 
 
 def test_replica_refuses_a_folder_that_holds_another_index(exact, other):
