@@ -24,6 +24,7 @@ def test_all_commands_are_there():
     assert {" ".join(path) for path in COMMANDS} == {
         "", "init", "validate", "run", "trials", "export", "eval", "ask",
         "index", "index build", "index info", "pool", "pool ls", "pool start", "pool stop",
+        "pool alias",
         "bench", "bench retrieval",
     }  # fmt: skip
 
