@@ -60,7 +60,7 @@ def n_replicas(spec: Spec, index: str) -> int:
     """Return how many replicas an index gets; none where trials search by themselves."""
     if spec.file.trial.retrieval.backend != "pool":
         return 0
-    return spec.file.pool.replicas * spec.file.indexes[index].shards
+    return spec.file.pool.on_one_node * spec.file.indexes[index].shards
 
 
 def _searches(spec: Spec) -> _Searches:
@@ -69,7 +69,7 @@ def _searches(spec: Spec) -> _Searches:
         return _Searches(0, 0)
     used, pool = spec.used_indexes, spec.file.pool
     n_shards = max(spec.file.indexes[name].shards for name in used)
-    return _Searches(len(used) * pool.replicas, n_shards * pool.threads)
+    return _Searches(len(used) * pool.on_one_node, n_shards * pool.threads)
 
 
 def _busy(n_trials: int, cpu: float, searches: _Searches) -> float:

@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from ragsearch.index.open import PassageIndex
-from ragsearch.retrieval.pool import Lease, pool_name, start_pool
+from ragsearch.retrieval.pool import Layout, PoolPlan, serving
 from ragsearch.search.cluster import Cluster, cluster
 from ragsearch.search.cores import trials_at_once
 from ragsearch.search.progress import Bookkeeper, EndOfSearch
@@ -57,19 +57,14 @@ def run_trials(spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex
 def reachable(spec: Spec, index: PassageIndex, search: str) -> Iterator[IndexAddress]:
     """Have trials reach an index while they run, by its pool where they ask for one."""
     pool, fingerprint = spec.file.pool, index.manifest.fingerprint
-    folder, name = str(index.folder), pool_name(fingerprint)
+    folder = str(index.folder)
     if spec.file.trial.retrieval.backend != "pool":
         yield IndexAddress(folder, fingerprint)
         return
-    start_pool(
-        index.folder,
-        fingerprint,
-        replicas=pool.replicas,
-        threads=pool.threads,
-        lifetime=pool.lifetime,
-    )
-    with Lease(name, search):
-        yield IndexAddress(folder, fingerprint, name)
+    layout = Layout(pool.replicas, pool.per_node, pool.memory)
+    plan = PoolPlan(index.folder, fingerprint, layout, pool.threads, pool.lifetime)
+    with serving(plan, search):
+        yield IndexAddress(folder, fingerprint, plan.pool)
 
 
 def _most_at_once(spec: Spec, joined: Cluster) -> int | None:

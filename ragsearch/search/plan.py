@@ -27,9 +27,11 @@ class IndexPlan:
     name: str
     n_passages: int
     index_bytes: int | None
-    """Size in memory, shared by all replicas of a node; None if the encoder is not here yet."""
+    """Size of one copy in memory; None if the encoder is not here yet."""
     replicas: int
     """0 where each trial searches by itself."""
+    copies: int = 1
+    """Copies in memory: one for all replicas of a node that map it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,9 @@ def _index_plan(spec: Spec, inputs: Inputs, name: str) -> IndexPlan:
     n_passages = inputs.n_passages[name]
     dimension = _hidden_size(settings.encoder)
     size = None if dimension is None else _index_bytes(settings.faiss, n_passages, dimension)
-    return IndexPlan(name, n_passages, size, n_replicas(spec, name))
+    pool, replicas = spec.file.pool, n_replicas(spec, name)
+    copies = pool.on_one_node if replicas and pool.memory == "in_memory" else 1
+    return IndexPlan(name, n_passages, size, replicas, copies)
 
 
 def _hidden_size(model: str) -> int | None:
@@ -240,7 +244,8 @@ def _memory(
         return None
     weights = sum(size for size in sizes[:2] if size is not None)
     served = sum(
-        (index.index_bytes or 0) + index.replicas * _REPLICA_BYTES for index in indexes
+        index.copies * (index.index_bytes or 0) + index.replicas * _REPLICA_BYTES
+        for index in indexes
     )
     return served + concurrent * (_TRIAL_BYTES + _COPIES * weights)
 
@@ -253,7 +258,7 @@ def _weights(model: str) -> int | None:
 def _index_line(index: IndexPlan) -> str:
     line = f"index     {index.name}: {index.n_passages} passages, {_size(index.index_bytes)}"
     users = _counted(index.replicas, "replica") if index.replicas else "all trials"
-    return f"{line} shared by {users}"
+    return f"{line}, {index.copies} copies" if index.copies > 1 else f"{line} shared by {users}"
 
 
 def _counted(n: int, noun: str) -> str:

@@ -150,12 +150,29 @@ class PoolSection(Section):
     """The replicas that serve an index to every trial."""
 
     replicas: Count = 1
-    """Retrieval actors an index."""
+    """Retrieval actors an index, of each of its shards; spread over the nodes that have its
+    folder."""
+    per_node: Count | None = None
+    """Retrieval actors an index on every node that has its folder, instead of `replicas`."""
     threads: Count = 1
     """Threads a replica searches with."""
+    memory: Literal["mapped", "in_memory"] = "mapped"
+    """`mapped`: the replicas of a node share one copy of the index, read as it is needed;
+    `in_memory`: each has its own, and is refused where it does not fit."""
     lifetime: Literal["search", "detached"] = "search"
     """`search`: gone with the last search that uses it; `detached`: stays until
     `ragsearch pool stop`."""
+
+    @model_validator(mode="after")
+    def _replicas_are_counted_once(self) -> "PoolSection":
+        if self.per_node is not None and "replicas" in self.model_fields_set:
+            raise ValueError("has replicas and per_node; give the one or the other")
+        return self
+
+    @property
+    def on_one_node(self) -> int:
+        """Replicas of an index, of each of its shards, where there is one node only."""
+        return self.per_node or self.replicas
 
 
 class ModelSection(Section):

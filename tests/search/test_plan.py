@@ -48,6 +48,18 @@ def test_replicas_share_the_index_but_not_their_process(space_of):
     assert 0 < two - one < 200 << 20
 
 
+def test_copies_in_memory_are_counted_each(space_of):
+    mapped, copied = (
+        _plan(space_of(pool={"per_node": 3, "memory": memory}))
+        for memory in ("mapped", "in_memory")
+    )
+
+    (index,) = copied.indexes
+    assert (index.replicas, index.copies) == (3, 3)
+    assert copied.memory_bytes - mapped.memory_bytes == 2 * index.index_bytes
+    assert any("3 copies" in line for line in copied.lines())
+
+
 def test_a_trial_larger_than_this_machine_is_refused_with_its_line(space_of):
     spec = space_of(resources={"per_trial": {"cpu": 4096, "gpu": 1}})
 

@@ -33,6 +33,14 @@ MUTATIONS = {
         "budget: {trials: 4, wall: 8h}\n", "", 1,
         "budget: is missing; it gives: When a search ends: whichever limit comes first",
     ),
+    "no shard": (
+        "    corpus: kb.jsonl\n    encoder", "    corpus: kb.jsonl\n    shards: 0\n    encoder",
+        10, "indexes.one.shards: must be at least 1, not 0",
+    ),
+    "replicas counted twice": (
+        "seed: 3", "pool: {replicas: 2, per_node: 1}", 3,
+        "pool: has replicas and per_node; give the one or the other",
+    ),
     "missing model": (
         "    generator: models/bart\n", "", 16,
         "trial.model.generator: is missing; it gives: Sequence-to-sequence generator:"
