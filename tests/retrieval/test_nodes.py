@@ -44,7 +44,9 @@ STORE = 80 * 2**20  # the least Ray takes
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
     """Return three nodes, the first of them the head, and be connected to it."""
-    started = Cluster(initialize_head=True, head_node_args=_node_args())
+    attentive = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    head = _node_args() | {"_system_config": attentive}  # Ray's own takes 15 s to see a loss
+    started = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(N_NODES - 1):
         started.add_node(**_node_args())
     try:
@@ -162,7 +164,7 @@ def test_a_lost_node_fails_no_request_and_starting_again_mends_the_pool(nodes, e
         _lose_one(nodes)
         asked.clear()
         assert wait(lambda: len(asked) > 20, 20)
-    assert wait(lambda: sum(_per_node(client.pool).values()) == N_NODES - 1, 20)
+    assert wait(lambda: sum(_per_node(client.pool, 1).values()) == N_NODES - 1, 20)
 
     nodes.add_node(**_node_args())
     start_pool(exact.folder, exact.fingerprint, per_node=1)
@@ -176,7 +178,7 @@ def test_while_it_serves_a_pool_is_mended_by_itself(nodes, exact):
         assert set(_per_node(plan.pool).values()) == {1}
         _lose_one(nodes)
 
-        assert wait(lambda: sum(_per_node(plan.pool).values()) == 3, 30)
+        assert wait(lambda: sum(_per_node(plan.pool, 1).values()) == 3, 30)
         assert _per_node(plan.pool).keys() <= _alive()
 
 
@@ -209,8 +211,8 @@ def _alive() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
-def _per_node(pool: str) -> Counter[str]:
-    found = descriptions(find_replicas(pool), 10)
+def _per_node(pool: str, timeout_s: float = 10) -> Counter[str]:
+    found = descriptions(find_replicas(pool), timeout_s)
     return Counter(one["node_id"] for one in found)
 
 
