@@ -32,9 +32,11 @@ from ragsearch.index.manifest import (
     Shard,
     file_check,
     read_manifest,
+    sketch_file,
 )
 from ragsearch.index.open import open_index
 from ragsearch.index.place import building, locked
+from ragsearch.index.sketch import sketch_vectors
 from ragsearch.index.store import Passage, write_passages
 from ragsearch.index.vectors import create, search, write
 
@@ -135,7 +137,7 @@ class _Making:
     @property
     def fingerprint(self) -> str:
         """Hash of all it depends on; raise the first number when the passages change."""
-        made_of = f"1 {FORMAT} {self.kind} {self.n_passages} {self.dimension} {_NOISE}"
+        made_of = f"2 {FORMAT} {self.kind} {self.n_passages} {self.dimension} {_NOISE}"
         return hashlib.sha256(made_of.encode()).hexdigest()
 
     def fill(self, folder: Path) -> None:
@@ -147,6 +149,7 @@ class _Making:
             vectors[start : start + len(block)] = block
         index = create(FACTORIES[self.kind], vectors)
         write(index, folder / FAISS_FILE)
+        sketch_vectors(index, folder / sketch_file(FAISS_FILE))
         query = np.array(vectors[self.n_passages // 2])
         score = float(search(index, query[None], 1).scores[0, 0])
         self._manifest(folder, Canary(tuple(map(float, query)), score)).write(folder)
@@ -164,6 +167,7 @@ class _Making:
             yield start, block / np.linalg.norm(block, axis=1, keepdims=True)
 
     def _manifest(self, folder: Path, canary: Canary) -> IndexManifest:
+        names = (FAISS_FILE, sketch_file(FAISS_FILE), PASSAGES_FILE)
         return IndexManifest(
             format=FORMAT,
             fingerprint=self.fingerprint,
@@ -178,7 +182,7 @@ class _Making:
             chunk_words=None,
             chunk_overlap=0,
             faiss=FACTORIES[self.kind],
-            files={name: file_check(folder / name) for name in (FAISS_FILE, PASSAGES_FILE)},
+            files={n: file_check(folder / n) for n in names if (folder / n).is_file()},
             canary=canary,
             shards=(Shard(FAISS_FILE, 0, self.n_passages, canary.score),),
             created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -9,6 +9,7 @@ The modules, in the order the data travels:
 - `weights`: model folders, from disk or the hub, and the hash of what is in them
 - `pooling`: token vectors become one vector
 - `encoder`: texts become vectors
+- `sketch`: a byte a number that rules out most passages of an exact search
 - `fingerprint`: which index this will be, before it is built
 - `store`: passages in a memory-mapped Arrow file
 - `vectors`: FAISS indexes from a factory string, made and read

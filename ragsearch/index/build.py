@@ -33,9 +33,11 @@ from ragsearch.index.manifest import (
     file_check,
     read_manifest,
     shard_file,
+    sketch_file,
 )
 from ragsearch.index.open import PassageIndex, open_index
 from ragsearch.index.place import building, locked
+from ragsearch.index.sketch import sketch_vectors
 from ragsearch.index.store import Passage, PassageStore, windows, write_passages
 from ragsearch.index.vectors import create, rehearse, search, write
 from ragsearch.index.weights import fingerprint_model
@@ -224,6 +226,7 @@ class _Build:
             index = create(self.settings.faiss, vectors[start:stop], threads=threads)
             file = shard_file(number, n_shards)
             write(index, self.folder / file)
+            sketch_vectors(index, self.folder / sketch_file(file))
             score = search(index, query[None], 1).scores[0, 0]
             yield Shard(file, start, stop, float(score))
 
@@ -234,7 +237,9 @@ class _Build:
         query: Float32[np.ndarray, " D"],
     ) -> IndexManifest:
         settings, chunk = self.settings, self.settings.chunk
-        files = (*(shard.file for shard in shards), PASSAGES_FILE)
+        files = [*(shard.file for shard in shards), PASSAGES_FILE]
+        sketches = [sketch_file(shard.file) for shard in shards]
+        files += [name for name in sketches if (self.folder / name).is_file()]
         return IndexManifest(
             format=FORMAT,
             fingerprint=self.fingerprint,

@@ -123,8 +123,9 @@ def read_manifest(folder: Path) -> IndexManifest:
 
 def files_of(manifest: IndexManifest, shard: int | None) -> list[str]:
     """Return the files one needs for a shard, or for all: vectors and passages."""
-    others = {each.file for number, each in enumerate(manifest.shards) if number != shard}
-    return [name for name in manifest.files if shard is None or name not in others]
+    others = [each.file for number, each in enumerate(manifest.shards) if number != shard]
+    not_needed = {*others, *map(sketch_file, others)}
+    return [name for name in manifest.files if shard is None or name not in not_needed]
 
 
 def check_files(
@@ -162,6 +163,11 @@ def shard_file(number: int, n_shards: int) -> str:
         return FAISS_FILE
     stem, dot, suffix = FAISS_FILE.partition(".")
     return f"{stem}-{number}-of-{n_shards}{dot}{suffix}"
+
+
+def sketch_file(shard_file: str) -> str:
+    """Return the name of the sketch of a file of vectors, which not every one has."""
+    return shard_file.removesuffix(".faiss") + ".sketch"
 
 
 def _only(found: dict[str, Any]) -> tuple[dict[str, object], ...]:

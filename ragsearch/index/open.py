@@ -22,8 +22,10 @@ from ragsearch.index.manifest import (
     Shard,
     check_files,
     read_manifest,
+    sketch_file,
 )
 from ragsearch.index.merge import merge_hits, shifted
+from ragsearch.index.sketch import Sketch, read_sketch
 from ragsearch.index.store import PassageStore
 from ragsearch.index.vectors import read, search
 
@@ -37,6 +39,8 @@ class OpenShard(NamedTuple):
     """Number of its first passage."""
     vectors: faiss.Index
     """Mapped read-only: adding to it would end the process."""
+    sketch: Sketch | None = None
+    """Of a large flat index, where it makes searching quicker."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class PassageIndex:
         width = self.manifest.dimension
         assert queries.shape[1:] == (width,), f"{queries.shape} is not {width} wide"
         found = (
-            shifted(search(shard.vectors, queries, n_docs, knobs), shard.start)
+            shifted(search(shard.vectors, queries, n_docs, knobs, shard.sketch), shard.start)
             for shard in self.shards
         )
         return merge_hits(list(found), n_docs)
@@ -104,7 +108,10 @@ def _open_shard(
     if (vectors.ntotal, vectors.d) != (shard.stop - shard.start, manifest.dimension):
         raise _altered(path, f"holds {vectors.ntotal} vectors of {vectors.d} dimensions")
     _check_canary(path, vectors, manifest.canary, shard.canary_score)
-    return OpenShard(shard.start, vectors)
+    sketch = sketch_file(shard.file)
+    if sketch not in manifest.files:
+        return OpenShard(shard.start, vectors)
+    return OpenShard(shard.start, vectors, read_sketch(vectors, folder / sketch))
 
 
 def _check_canary(path: Path, vectors: faiss.Index, canary: Canary, expected: float) -> None:

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float32, Int64
 
 from ragsearch.errors import BadInputError
 from ragsearch.index.hits import Hits, Knobs
+from ragsearch.index.sketch import MOST_DOCS, Sketch
 
 EF_SEARCH = 64  # FAISS' own 16 finds 1 in 8 of the true five, random vectors, 10 k x 768
 _BLAS_FROM_QUERIES = 6
@@ -132,6 +133,7 @@ def search(
     queries: Float32[np.ndarray, "Q D"],
     n_docs: int,
     knobs: Knobs = Knobs(),
+    sketch: Sketch | None = None,
 ) -> Hits:
     """Return the passages with the largest inner product, best first, of equals the first.
 
@@ -140,8 +142,22 @@ def search(
         queries: Finite vectors.
         n_docs: Passages a query.
         knobs: How thorough; a graph looks at no fewer than `depth(n_docs)` candidates.
+        sketch: Of the vectors of a flat index: finds the same, quicker.
     """
     queries = np.ascontiguousarray(queries, dtype=np.float32)
+    if sketch is None or n_docs > MOST_DOCS:
+        return _search_all(index, queries, n_docs, knobs)
+    hits, unsure = sketch.search(queries, n_docs)
+    if unsure.any():
+        plain = _search_all(index, queries[unsure], n_docs, knobs)
+        for array, sure in zip(hits, plain, strict=True):
+            array[unsure] = sure
+    return hits
+
+
+def _search_all(
+    index: faiss.Index, queries: Float32[np.ndarray, "Q D"], n_docs: int, knobs: Knobs
+) -> Hits:
     parts = list(_parts(index))
     parameters = _parameters(parts, knobs)
     is_exact = isinstance(parts[0], faiss.IndexFlat)
@@ -158,8 +174,8 @@ def search(
     found = _joined(pieces, len(queries), depth(n_docs), index.d)
     if is_exact:
         for row in np.flatnonzero(_is_unsure(queries, found, n_docs, index.ntotal)):
-            sure = _search_deeper(index, queries[row : row + 1], n_docs)
-            for array, better in zip(found, sure, strict=True):
+            deeper = _search_deeper(index, queries[row : row + 1], n_docs)
+            for array, better in zip(found, deeper, strict=True):
                 array[row, :n_docs] = better[0, :n_docs]
     return Hits(*(np.ascontiguousarray(array[:, :n_docs]) for array in found[:3]))
 

@@ -6,7 +6,9 @@ import pytest
 
 from ragsearch.bench.indexes import made, make_queries, taken
 from ragsearch.bench.plan import Kind
+from ragsearch.errors import BadInputError
 from ragsearch.index.open import open_index
+from ragsearch.index.vectors import search
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -20,6 +22,21 @@ def test_a_made_index_is_sound_and_searches_as_its_kind(tmp_path, kind):
     assert isinstance(faiss.downcast_index(vectors), faiss.IndexHNSW) == (kind is Kind.HNSW)
     assert built.faiss.read_bytes() == (built.folder / "index.faiss").read_bytes()
     assert built.faiss_bytes == built.faiss.stat().st_size
+
+
+def test_a_large_exact_index_is_searched_with_its_sketch(tmp_path):
+    bench = made(Kind.EXACT, 20_000, 32, tmp_path)
+    queries = make_queries(bench, tmp_path / "q.npy", clients=1, steps=1, batch=8)[0, 0]
+
+    index = open_index(bench.folder)
+
+    assert "index.sketch" in index.manifest.files
+    plain = search(index.shards[0].vectors, queries, 5)
+    for found, expected in zip(index.search(queries, 5), plain, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    (bench.folder / "index.sketch").write_bytes(b"")
+    with pytest.raises(BadInputError, match=r"index\.sketch.*has 0 bytes instead of"):
+        open_index(bench.folder, verify=False)
 
 
 def test_an_index_is_made_once_and_found_again(tmp_path):
