@@ -17,7 +17,12 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ragsearch.errors import BadInputError, PoolMismatchError
-from ragsearch.index.manifest import MANIFEST_FILE, check_files, read_manifest
+from ragsearch.index.manifest import (
+    MANIFEST_FILE,
+    check_files,
+    read_manifest,
+    sketch_file,
+)
 from ragsearch.index.open import open_index
 from ragsearch.retrieval.memory import available_bytes, readable
 
@@ -95,7 +100,7 @@ class NodeProbe:
     n_shards: int
     """Shards of the index, 0 where the node has another index or none."""
     shard_bytes: Mapping[int, int]
-    """Size of each shard's file that is there."""
+    """Size of the vectors of each shard that is there, with their sketch."""
     available_bytes: int
     is_here: bool = False
     """Whether this process runs on it."""
@@ -200,7 +205,8 @@ def probe(folder: Path, fingerprint: str, node: str, *, is_here: bool = False) -
                 check_files(folder, manifest, contents=False, shard=number)
             except BadInputError:
                 continue
-            sizes[number] = manifest.files[shard.file].bytes
+            names = {shard.file, sketch_file(shard.file)} & manifest.files.keys()
+            sizes[number] = sum(manifest.files[name].bytes for name in names)
     return NodeProbe(node, platform.node(), n_shards, sizes, available_bytes(), is_here)
 
 
