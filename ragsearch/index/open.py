@@ -107,15 +107,16 @@ def _open_shard(
     vectors = read(path, in_memory=in_memory)
     if (vectors.ntotal, vectors.d) != (shard.stop - shard.start, manifest.dimension):
         raise _altered(path, f"holds {vectors.ntotal} vectors of {vectors.d} dimensions")
-    _check_canary(path, vectors, manifest.canary, shard.canary_score)
-    sketch = sketch_file(shard.file)
-    if sketch not in manifest.files:
-        return OpenShard(shard.start, vectors)
-    return OpenShard(shard.start, vectors, read_sketch(vectors, folder / sketch))
+    name = sketch_file(shard.file)
+    sketch = read_sketch(vectors, folder / name) if name in manifest.files else None
+    opened = OpenShard(shard.start, vectors, sketch)
+    _check_canary(path, opened, manifest.canary, shard.canary_score)
+    return opened
 
 
-def _check_canary(path: Path, vectors: faiss.Index, canary: Canary, expected: float) -> None:
-    hits = search(vectors, np.array([canary.query], dtype=np.float32), 1)
+def _check_canary(path: Path, shard: OpenShard, canary: Canary, expected: float) -> None:
+    query = np.array([canary.query], dtype=np.float32)
+    hits = search(shard.vectors, query, 1, sketch=shard.sketch)
     score = float(hits.scores[0, 0])
     if not abs(score - expected) <= _CANARY_TOLERANCE * max(1.0, abs(expected)):
         raise _altered(
