@@ -27,6 +27,7 @@ from ragsearch.index.vectors import depth
 from ragsearch.retrieval.meter import Meter
 
 _HABIT = 0.3  # weight of the last gap in a client's moving average
+_NEWEST = 0.1  # weight of the last search in what searches cost
 _N_HABITS = 256  # clients whose habit is remembered
 
 
@@ -78,6 +79,33 @@ class _Habit:
         return self.answered + self.gap_s <= until and now - self.answered <= 3 * self.gap_s
 
 
+class SearchCost:
+    """What a search takes however few its queries: that much, two searches made one save.
+
+    A line through the last searches, the newest counting most: exact search reads every vector
+    once for all queries, a graph is walked for each of them.
+    """
+
+    def __init__(self) -> None:
+        self._n = self._took_s = self._n_n = self._n_took = 0.0
+
+    def learn(self, n_queries: int, took_s: float) -> None:
+        """Take in how long a search of so many queries took."""
+        weight = _NEWEST if self._n else 1.0
+        self._n += weight * (n_queries - self._n)
+        self._took_s += weight * (took_s - self._took_s)
+        self._n_n += weight * (n_queries**2 - self._n_n)
+        self._n_took += weight * (n_queries * took_s - self._n_took)
+
+    def shared_s(self) -> float:
+        """Return the time that does not grow with the queries, 0 before any search."""
+        variance = self._n_n - self._n**2
+        if variance < 1.0:  # always as many: half is worth a try, and then one knows
+            return self._took_s / 2
+        a_query_s = (self._n_took - self._n * self._took_s) / variance
+        return min(max(self._took_s - a_query_s * self._n, 0.0), self._took_s)
+
+
 class Batcher:
     """Puts requests together; every method but the search itself runs on one event loop.
 
@@ -85,7 +113,7 @@ class Batcher:
         index: What is searched.
         meter: Who counts.
         max_queries: Queries searched at once; larger requests are cut, so nobody starves.
-        max_wait_s: Longest wait for clients that are due, at most a quarter of a search.
+        max_wait_s: Longest wait for clients that are due; never longer than sharing saves.
         max_waiting: Queries that may wait before requests are refused.
         clock: Seconds that never go back.
     """
@@ -109,7 +137,7 @@ class Batcher:
         self._queues: OrderedDict[str, deque[_Request]] = OrderedDict()  # next client first
         self._habits: OrderedDict[str, _Habit] = OrderedDict()
         self._n_waiting = 0
-        self._search_s = 0.0
+        self._cost = SearchCost()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._running: asyncio.Task[None] | None = None
         self._came = asyncio.Event()
@@ -171,14 +199,15 @@ class Batcher:
                 continue
             finally:
                 self._n_waiting -= len(queries)
-            self._search_s = self._clock() - started
-            self._meter.count_search(len(queries), self._search_s)
+            took_s = self._clock() - started
+            self._cost.learn(len(queries), took_s)
+            self._meter.count_search(len(queries), took_s)
             self._hand_out(batch, hits, started)
 
     async def _wait_for_due(self) -> None:
         """Wait while a client is due that could share the search, at most so long."""
         now = self._clock()
-        until = now + min(self._max_wait_s, self._search_s / 4)
+        until = now + min(self._max_wait_s, self._cost.shared_s())
         while self._n_waiting < self._max_queries and self._any_due(now, until):
             self._came.clear()
             try:

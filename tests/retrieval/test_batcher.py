@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.vectors import create, search
-from ragsearch.retrieval.batcher import Batcher, BusyError
+from ragsearch.retrieval.batcher import Batcher, BusyError, SearchCost
 from ragsearch.retrieval.meter import Meter
 
 VECTORS = np.random.default_rng(1).standard_normal((400, 16), dtype=np.float32)
@@ -242,3 +242,27 @@ def test_who_was_answered_counts_as_due_before_the_next_batch_is_formed(gate, mo
         assert is_out == [True]
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    ("fixed_s", "a_query_s", "expected_s"), [(0.02, 0.0005, 0.02), (0.0, 0.0003, 0.0)]
+)
+def test_a_search_is_worth_waiting_for_as_long_as_sharing_saves(
+    fixed_s: float, a_query_s: float, expected_s: float
+) -> None:
+    cost = SearchCost()
+    assert cost.shared_s() == 0.0
+
+    for n_queries in [8, 16, 8, 32, 16] * 10:
+        cost.learn(n_queries, fixed_s + a_query_s * n_queries)
+
+    assert cost.shared_s() == pytest.approx(expected_s, abs=1e-6)
+
+
+def test_searches_of_one_size_say_little_so_half_of_one_is_tried() -> None:
+    cost = SearchCost()
+
+    for _ in range(5):
+        cost.learn(8, 0.016)
+
+    assert cost.shared_s() == pytest.approx(0.008)
