@@ -1,6 +1,6 @@
 """An index folder becomes a `PassageIndex`: checked against its manifest, memory-mapped.
 
-Imports no torch: a process that only searches starts in a second.
+Imports torch only for an index with a sketch: others open in a second.
 
 Axes: Q queries, K passages per query, D embedding size.
 """

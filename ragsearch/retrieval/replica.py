@@ -1,7 +1,7 @@
 """One replica of a pool: an index opened in an actor, and the leases that keep it there.
 
 A plain class, usable without Ray: what it needs from its host stands in `Keeper`. It imports
-no torch, so that an actor starts in about a second.
+torch only for an index with a sketch, so that others start in about a second.
 
 Axes: Q queries, K passages per query, D embedding size.
 """
