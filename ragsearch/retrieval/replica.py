@@ -185,7 +185,8 @@ class Replica:
         self._leases = Leases(lease_s)
         self._leases.renew("")
         # often enough to leave soon after the last lease, seldom enough to cost nothing
-        Thread(target=self._watch, args=(lease_s / 10,), daemon=True).start()
+        for task in (self._watch, self._show):  # the one goes on where the other fails
+            Thread(target=task, args=(lease_s / 10,), daemon=True).start()
 
     async def retrieve(
         self,
@@ -282,8 +283,12 @@ class Replica:
         return stacked([row for row in rows if row is not None])
 
     def _watch(self, every_s: float) -> None:
-        fingerprint = self._index.manifest.fingerprint
         while self._leases.holders() or self._keeper.is_detached():
-            self._keeper.show(fingerprint, self._meter.figures(), self._n_restarts)
             time.sleep(every_s)
         self._keeper.leave()
+
+    def _show(self, every_s: float) -> None:
+        fingerprint = self._index.manifest.fingerprint
+        while True:
+            self._keeper.show(fingerprint, self._meter.figures(), self._n_restarts)
+            time.sleep(every_s)
