@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from ragsearch.bench.processes import RayProcess, ask, pss_bytes
+from ragsearch.bench.processes import RayProcess, ask
+from ragsearch.retrieval.memory import pss_bytes
 
 _N_TRIPS = 300
 

@@ -5,23 +5,21 @@ Both hold a `Client` and are asked in the same two steps, so that all are busy a
 """
 
 import os
-import pickle
-import subprocess
-import sys
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
 from pathlib import Path
-from queue import SimpleQueue
+from signal import SIG_IGN, SIGINT, signal
 from threading import Thread
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ragsearch.bench.client import Client
 from ragsearch.errors import RagsearchError
 
 if TYPE_CHECKING:
-    from ray import ObjectRef
+    from multiprocessing.connection import Connection
 
-_END_S = 10.0
+    from ray import ObjectRef
 
 
 class BenchError(RagsearchError):
@@ -59,22 +57,18 @@ class PlainProcess:
     """
 
     def __init__(self, queries: Path, threads: int) -> None:
-        self._child = subprocess.Popen(  # noqa: S603 (our own Python, and fixed words)
-            [sys.executable, "-c", f"from {__name__} import serve; serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for this process to handle
-            env=os.environ | _environment(threads),
-        )
-        self.begin("__init__", queries)
+        spawned = get_context("spawn")
+        self._pipe, theirs = spawned.Pipe()
+        self._child = spawned.Process(target=serve, args=(queries, theirs), daemon=True)
+        with _inherited(threads):
+            self._child.start()
+        theirs.close()
         self.result()
 
     def begin(self, method: str, *args: object) -> None:
         """Have it start on something."""
-        assert self._child.stdin is not None, "it was opened with a pipe"
         try:
-            pickle.dump((method, args), self._child.stdin)
-            self._child.stdin.flush()
+            self._pipe.send((method, args))
         except BrokenPipeError:
             raise self._ended() from None
 
@@ -87,10 +81,9 @@ class PlainProcess:
         Raises:
             BenchError: If it failed.
         """
-        assert self._child.stdout is not None, "it was opened with a pipe"
         try:
-            done, value = pickle.load(self._child.stdout)  # noqa: S301 (our own child)
-        except EOFError:
+            done, value = self._pipe.recv()
+        except (EOFError, ConnectionResetError):
             raise self._ended() from None
         if not done:
             raise BenchError(f"a client of the bench failed: {value}")
@@ -98,21 +91,15 @@ class PlainProcess:
 
     def end(self) -> None:
         """End its process."""
-        for pipe in (self._child.stdin, self._child.stdout):
-            assert pipe is not None, "it was opened with a pipe"
-            with suppress(BrokenPipeError):
-                pipe.close()
-        try:
-            self._child.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+        self._child.kill()  # it has nothing to put in order, and may be waiting for others
+        self._child.join()
+        self._pipe.close()
 
     def _ended(self) -> BenchError:
-        code = self._child.wait()
+        self._child.join()
         return BenchError(
-            f"a client of the bench ended with code {code}; -9 is the machine's memory: "
-            "choose fewer --passages"
+            f"a client of the bench ended with code {self._child.exitcode}; -9 is the "
+            "machine's memory: choose fewer --passages"
         )
 
 
@@ -167,57 +154,49 @@ def ask(processes: Iterable[ClientProcess], method: str, *args: object) -> list[
     return [process.result() for process in asked]
 
 
-def pss_bytes(pids: Iterable[int]) -> int:
-    """Return the memory processes hold together, a page that several share counted once.
-
-    Pages shared with processes that are not named count in part: the Linux kernel's
-    "proportional set size".
-    """
-    return sum(_pss_bytes(pid) for pid in pids)
-
-
-def _pss_bytes(pid: int) -> int:
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    (line,) = [line for line in rollup.splitlines() if line.startswith("Pss:")]
-    return int(line.split()[1]) * 1024
-
-
-def serve() -> None:
-    """Be the child process: a client that does what comes in by stdin."""
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not get in between
-    asked: SimpleQueue[tuple[str, tuple[Any, ...]]] = SimpleQueue()
-    Thread(target=_listen, args=(requests, asked), daemon=True).start()
-    client: Client | None = None
+def serve(queries: Path, pipe: "Connection[Any, Any]") -> None:
+    """Be the child process: a client that does what comes in by the pipe."""
+    os.dup2(2, 1)  # what libraries print must not get among the results
+    Thread(target=_end_with_parent, daemon=True).start()
+    client = Client(queries)
+    pipe.send((True, None))
     while True:
-        method, args = asked.get()
         try:
-            if method == "__init__":
-                client = Client(*args)
-                value = None
-            else:
-                value = getattr(client, method)(*args)
-            answer = (True, value)
+            method, args = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = (True, getattr(client, method)(*args))
         except Exception as error:  # noqa: BLE001 (told to the process that asked)
             answer = (False, f"{type(error).__name__}: {error}")
-        pickle.dump(answer, answers)
-        answers.flush()
+        pipe.send(answer)
 
 
-def _listen(requests: BinaryIO, asked: "SimpleQueue[tuple[str, tuple[Any, ...]]]") -> None:
-    """Take requests in; end this process when the one that asks is gone."""
-    while True:
-        try:
-            asked.put(pickle.load(requests))  # noqa: S301 (from our own parent)
-        except EOFError:
-            os._exit(0)
+def _end_with_parent() -> None:
+    """End this process, whatever it waits for, when the one that asks is gone."""
+    parent = parent_process()
+    assert parent is not None, "only a child serves"
+    parent.join()
+    os._exit(0)
 
 
-def _environment(threads: int) -> Mapping[str, str]:
-    """Return what a child's libraries read when they are imported."""
-    return {
+@contextmanager
+def _inherited(threads: int) -> Iterator[None]:
+    """Have what a child started here inherits: what its libraries read at import, no Ctrl-C."""
+    wanted = {
         "OMP_NUM_THREADS": str(threads),
         "GLOO_SOCKET_IFNAME": "lo",  # nothing listens on other addresses
         "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path),
     }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    handler = signal(SIGINT, SIG_IGN)  # it is for this process to handle
+    try:
+        yield
+    finally:
+        signal(SIGINT, handler)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

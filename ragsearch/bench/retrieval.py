@@ -20,10 +20,11 @@ from ragsearch.bench.costs import Costs, measure_costs
 from ragsearch.bench.designs import Design, Name, Setting, started
 from ragsearch.bench.indexes import BenchIndex, made, make_queries, taken
 from ragsearch.bench.plan import BATCH, N_WARM, Kind, Plan
-from ragsearch.bench.processes import ask, pss_bytes
+from ragsearch.bench.processes import ask
 from ragsearch.bench.same import check_same, find_reference
 from ragsearch.errors import BadInputError
 from ragsearch.index.hits import Hits
+from ragsearch.retrieval.memory import pss_bytes
 from ragsearch.search.cluster import cluster
 
 Report = Callable[[str], None]

@@ -11,7 +11,8 @@ import pytest
 from ragsearch.bench.connections import ToFaiss, ToIndex
 from ragsearch.bench.indexes import made, make_queries
 from ragsearch.bench.plan import Kind
-from ragsearch.bench.processes import BenchError, PlainProcess, ask, pss_bytes
+from ragsearch.bench.processes import BenchError, PlainProcess, ask
+from ragsearch.retrieval.memory import pss_bytes
 
 
 @pytest.fixture(scope="module")
