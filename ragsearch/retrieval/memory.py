@@ -3,6 +3,7 @@
 Knows /proc and control groups; knows nothing of Ray, pools or indexes.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path("/")
@@ -31,13 +32,14 @@ def available_bytes(root: Path = ROOT) -> int:
     return max(min(free), 0)
 
 
-def own_bytes(root: Path = ROOT) -> int:
-    """Return what this process takes, shared pages divided among those that share them.
+def pss_bytes(pids: Iterable[int], root: Path = ROOT) -> int:
+    """Return what processes take together, a page that several share counted once.
 
-    The proportional set size (PSS): over all processes of a node it adds up to what they take
-    together. The kernel walks the page tables for it: some milliseconds a gigabyte.
+    Pages shared with processes that are not named count in part: the kernel's proportional set
+    size (PSS). It walks the page tables for it: some milliseconds a gigabyte.
     """
-    return 1024 * _pairs(root / "proc/self/smaps_rollup").get("Pss:", 0)
+    rollups = [_pairs(root / f"proc/{pid}/smaps_rollup") for pid in pids]
+    return 1024 * sum(rollup.get("Pss:", 0) for rollup in rollups)
 
 
 def readable(n_bytes: int) -> str:

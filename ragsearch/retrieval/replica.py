@@ -23,7 +23,7 @@ from ragsearch.index.open import open_index
 from ragsearch.index.store import Passage
 from ragsearch.retrieval.batcher import Batcher, BusyError
 from ragsearch.retrieval.cache import HitCache, Row, keys_of, stacked
-from ragsearch.retrieval.memory import own_bytes
+from ragsearch.retrieval.memory import pss_bytes
 from ragsearch.retrieval.meter import Figures, Meter
 from ragsearch.retrieval.wire import PackedHits, PackedQueries, pack_hits, unpack_queries
 
@@ -257,7 +257,7 @@ class Replica:
 
     def memory(self) -> int:
         """Return the bytes this process takes; seconds, where a large index is mapped."""
-        return own_bytes()
+        return pss_bytes([os.getpid()])
 
     def renew(self, holder: str) -> None:
         """Stay at least one lease longer for `holder`."""

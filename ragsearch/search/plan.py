@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ragsearch.data.check import Inputs
 from ragsearch.errors import BadInputError, Mistake
+from ragsearch.retrieval.memory import readable
 from ragsearch.search.cores import AtOnce, n_replicas, trials_at_once
 from ragsearch.spec import Spec, TrialSection
 
@@ -268,9 +269,4 @@ def _counted(n: int, noun: str) -> str:
 def _size(n_bytes: int | None) -> str:
     if n_bytes is None:
         return "size not known before the model is here"
-    size, unit = float(n_bytes), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 1000:  # noqa: PLR2004
-            break
-        size, unit = size / 1000, larger
-    return f"{size:.3g} {unit}"
+    return readable(n_bytes)

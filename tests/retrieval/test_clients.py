@@ -23,6 +23,7 @@ from ragsearch.retrieval.actors import find_replicas
 from ragsearch.retrieval.pool import PoolClient, join_pool, list_pools, start_pool, stop_pool
 from ragsearch.retrieval.retriever import BadQueriesError
 from ragsearch.search.cluster import Cluster, cluster
+from tests.retrieval.waiting import wait
 
 pytestmark = pytest.mark.ray
 
@@ -109,7 +110,7 @@ def test_restarts_are_counted(served):
     (pid, *_), before = _only().pids, _restarts(served)
     os.kill(pid, signal.SIGKILL)
 
-    assert _wait(lambda: _only().answering == 2 and _restarts(served) == before + 1, 20)
+    assert wait(lambda: _only().answering == 2 and _restarts(served) == before + 1, 20)
 
 
 def test_processes_that_ask_at_once_get_what_the_index_gives(served, index, ray_cluster):
@@ -151,7 +152,7 @@ def test_clients_of_a_node_spread_over_its_replicas(served, other):
         homes = Counter(client._routes._home for client in clients)
         return sorted(homes.values()) == [2, 2]
 
-    assert _wait(is_even, 20)
+    assert wait(is_even, 20)
 
 
 def test_a_hundred_clients_leave_nothing_behind(served, other):
@@ -165,7 +166,7 @@ def test_a_hundred_clients_leave_nothing_behind(served, other):
     for _ in range(100):
         ask_once()
 
-    assert _wait(lambda: _opened() <= before + 10, 10), (_opened(), before)
+    assert wait(lambda: _opened() <= before + 10, 10), (_opened(), before)
     assert len(find_replicas(served.pool)) == 2
 
 
@@ -214,13 +215,3 @@ def _opened() -> int:
         for pid in pids
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines()
     )
-
-
-def _wait(claim: Callable[[], bool], timeout_s: float) -> bool:
-    """Return whether the claim became true in time."""
-    deadline = time.monotonic() + timeout_s
-    while not claim():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True

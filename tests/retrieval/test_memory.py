@@ -1,10 +1,11 @@
 """What the kernel says of memory, read from a made-up /proc and from the real one."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from ragsearch.retrieval.memory import available_bytes, own_bytes, readable
+from ragsearch.retrieval.memory import available_bytes, pss_bytes, readable
 
 MIB = 2**20
 
@@ -61,7 +62,7 @@ def test_a_group_above_its_limit_has_nothing_left(root):
 
 def test_this_machine_has_memory_and_this_process_takes_some():
     assert available_bytes() > 0
-    assert own_bytes() > MIB
+    assert pss_bytes([os.getpid()]) > MIB
 
 
 def test_bytes_are_written_as_a_person_would():

@@ -29,6 +29,7 @@ from ragsearch.retrieval.pool import (
 )
 from ragsearch.retrieval.retriever import BadQueriesError
 from ragsearch.search.cluster import Cluster, cluster
+from tests.retrieval.waiting import wait
 
 pytestmark = pytest.mark.ray
 
@@ -336,8 +337,8 @@ def test_a_search_pool_leaves_after_the_last_of_its_leases(exact):
         time.sleep(1.2)
         assert _only().n_leases == 1
 
-    assert _wait(lambda: list_pools() == [], 3)
-    assert _wait(lambda: not Path(f"/proc/{pid}").exists(), 5)
+    assert wait(lambda: list_pools() == [], 3)
+    assert wait(lambda: not Path(f"/proc/{pid}").exists(), 5)
 
 
 @pytest.mark.usefixtures("alone")
@@ -345,7 +346,7 @@ def test_a_lease_also_keeps_a_replica_that_was_restarted(exact):
     name = start_pool(exact.folder, exact.fingerprint, lease_s=1).pool
     with Lease(name, "search one", every_s=0.2):
         os.kill(_only().pids[0], signal.SIGKILL)
-        assert _wait(lambda: _only().answering == 1, 20)
+        assert wait(lambda: _only().answering == 1, 20)
         time.sleep(1.5)
         assert _only().n_leases == 1
 
@@ -356,7 +357,7 @@ def test_a_pool_once_asked_to_be_detached_stays_so_after_restarts(exact):
     start_pool(exact.folder, exact.fingerprint, lifetime="detached")
     start_pool(exact.folder, exact.fingerprint, lifetime="search")
     os.kill(_only().pids[0], signal.SIGKILL)
-    assert _wait(lambda: _only().answering == 1, 20)
+    assert wait(lambda: _only().answering == 1, 20)
     time.sleep(1.5)
 
     assert (_only().lifetime, _only().n_leases) == ("detached", 0)
@@ -386,7 +387,7 @@ def test_a_search_pool_leaves_when_its_driver_was_killed(ray_cluster, exact):
         driver.communicate()
 
     assert held == 1
-    assert _wait(lambda: list_pools() == [], 5)
+    assert wait(lambda: list_pools() == [], 5)
 
 
 def test_without_a_cluster_every_door_says_so(exact):
@@ -430,16 +431,6 @@ def _seconds(act: Callable[[], object]) -> float:
     started = time.monotonic()
     act()
     return time.monotonic() - started
-
-
-def _wait(claim: Callable[[], bool], timeout_s: float) -> bool:
-    """Return whether the claim became true in time."""
-    deadline = time.monotonic() + timeout_s
-    while not claim():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def _driver(program: str) -> subprocess.Popen[str]:
