@@ -11,7 +11,7 @@ The map: the packages in the order the data travels, each with its modules in th
     data        questions and corpora from files, checked row by row
                   rows ids questions passages chunks check
     index       a corpus becomes passages, vectors and FAISS, named by a fingerprint
-                  weights pooling encoder store hits sketch vectors fingerprint manifest
+                  weights pooling encoder store hits fingerprint manifest sketch vectors
                   place build merge open hf
     retrieval   the seam `Retriever`, and the pool of replicas behind it
                   retriever stock distributed meter batcher cache wire replica memory placement

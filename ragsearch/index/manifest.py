@@ -22,6 +22,10 @@ MANIFEST_FILE = "manifest.json"
 FAISS_FILE = "index.faiss"
 PASSAGES_FILE = "passages.arrow"
 
+SKETCH_FROM_PASSAGES = 20_000
+"""A flat index of so many passages, or a shard, has a sketch. Below that exact search takes few
+milliseconds, and torch, which a sketch needs, is not worth importing."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileCheck:

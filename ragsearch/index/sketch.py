@@ -23,13 +23,11 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from ragsearch.errors import BadInputError
 from ragsearch.index.hits import Hits
+from ragsearch.index.manifest import SKETCH_FROM_PASSAGES
 
 if TYPE_CHECKING:
     import torch
 
-FROM_PASSAGES = 20_000
-"""Below so many vectors exact search is a matter of few milliseconds, and torch is not worth
-importing."""
 MOST_DOCS = 256
 """Passages a query beyond which so much is rescored that plain search is as quick."""
 _MOST_CANDIDATES = 4096  # a query
@@ -252,7 +250,7 @@ def sketch_vectors(index: faiss.Index, path: Path) -> bool:
         Whether there is one now.
     """
     vectors = _flat(index)
-    if vectors is None or len(vectors) < FROM_PASSAGES:
+    if vectors is None or len(vectors) < SKETCH_FROM_PASSAGES:
         return False
     write_sketch(vectors, path)
     return True

@@ -12,11 +12,14 @@ from pathlib import Path
 
 from ragsearch.data.check import Inputs
 from ragsearch.errors import BadInputError, Mistake
+from ragsearch.index.manifest import SKETCH_FROM_PASSAGES
 from ragsearch.retrieval.memory import readable
 from ragsearch.search.cores import AtOnce, n_replicas, trials_at_once
 from ragsearch.spec import Spec, TrialSection
+from ragsearch.spec.schema import IndexSection
 
 _REPLICA_BYTES = 120 << 20  # a Ray worker with faiss and pyarrow, index pages not counted
+_TORCH_BYTES = 180 << 20  # in a replica that searches with a sketch
 _TRIAL_BYTES = 900 << 20  # a Ray worker with torch, transformers and lightning
 _COPIES = 4  # weights, gradients, two moments of AdamW
 
@@ -33,6 +36,8 @@ class IndexPlan:
     """0 where each trial searches by itself."""
     copies: int = 1
     """Copies in memory: one for all replicas of a node that map it."""
+    has_sketch: bool = False
+    """Whether exact search rules passages out by a sketch, for which replicas import torch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,10 +209,19 @@ def _index_plan(spec: Spec, inputs: Inputs, name: str) -> IndexPlan:
     settings = spec.file.indexes[name]
     n_passages = inputs.n_passages[name]
     dimension = _hidden_size(settings.encoder)
-    size = None if dimension is None else _index_bytes(settings.faiss, n_passages, dimension)
+    has_sketch = _has_sketch(settings, n_passages)
+    size = None
+    if dimension is not None:
+        size = _index_bytes(settings.faiss, n_passages, dimension)
+        size += n_passages * dimension * has_sketch  # a byte a number
     pool, replicas = spec.file.pool, n_replicas(spec, name)
     copies = pool.on_one_node if replicas and pool.memory == "in_memory" else 1
-    return IndexPlan(name, n_passages, size, replicas, copies)
+    return IndexPlan(name, n_passages, size, replicas, copies, has_sketch)
+
+
+def _has_sketch(settings: IndexSection, n_passages: int) -> bool:
+    is_flat = settings.faiss == "Flat"
+    return is_flat and n_passages >= SKETCH_FROM_PASSAGES * settings.shards
 
 
 def _hidden_size(model: str) -> int | None:
@@ -245,7 +259,8 @@ def _memory(
         return None
     weights = sum(size for size in sizes[:2] if size is not None)
     served = sum(
-        index.copies * (index.index_bytes or 0) + index.replicas * _REPLICA_BYTES
+        index.copies * (index.index_bytes or 0)
+        + index.replicas * (_REPLICA_BYTES + _TORCH_BYTES * index.has_sketch)
         for index in indexes
     )
     return served + concurrent * (_TRIAL_BYTES + _COPIES * weights)

@@ -42,6 +42,23 @@ def test_index_bytes_follow_from_the_factory_string(space_of, tiny, faiss, n_byt
     assert _plan(space_of(indexes={"tiny": index})).indexes[0].index_bytes == n_bytes
 
 
+def test_a_large_exact_index_is_counted_with_its_sketch_and_torch(space_of, tiny, tmp_path):
+    corpus = tmp_path / "corpus.jsonl"
+    rows = tiny.corpus.read_text().splitlines()
+    more = (
+        f'{{"id": "x{n}", "title": "t", "text": "words"}}' for n in range(20_000 - len(rows))
+    )
+    corpus.write_text("\n".join([*rows, *more]))
+    index = {"corpus": str(corpus), "encoder": str(tiny.context_encoder)}
+
+    sketched = _plan(space_of(indexes={"tiny": index}))
+    shards = _plan(space_of(indexes={"tiny": index | {"shards": 2}}))  # too small each
+
+    assert sketched.indexes[0].index_bytes == 20_000 * 32 * 5
+    assert shards.indexes[0].index_bytes == 20_000 * 32 * 4
+    assert sketched.memory_bytes - shards.memory_bytes > 20_000 * 32
+
+
 def test_replicas_share_the_index_but_not_their_process(space_of):
     one, two = (_plan(space_of(pool={"replicas": n})).memory_bytes for n in (1, 2))
 
