@@ -1,6 +1,7 @@
 """Searched together, everybody gets what they would get alone, and nobody waits in vain."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from threading import Event
 
@@ -225,23 +226,32 @@ def test_a_batch_waits_for_clients_that_are_due_and_for_no_others(gate):
     asyncio.run(play())
 
 
-def test_who_was_answered_counts_as_due_before_the_next_batch_is_formed(gate, monkeypatch):
-    async def play() -> None:
-        batcher, _, first = await _gated(gate)
-        waiting = asyncio.create_task(batcher.submit("one", rows(10, 2), 1, Knobs()))
-        await asyncio.sleep(0)
-        is_out = []
+class Slow(Gate):
+    """Searches that take as long whatever their queries."""
 
-        async def note() -> None:
-            is_out.append(batcher._habits["zero"].is_out)
+    def search(self, queries: np.ndarray, n_docs: int, knobs: Knobs) -> Hits:
+        """Take a while."""
+        time.sleep(0.03)
+        return super().search(queries, n_docs, knobs)
 
-        monkeypatch.setattr(batcher, "_wait_for_due", note)
-        gate.open.set()
-        await asyncio.gather(first, waiting)
 
-        assert is_out == [True]
+def test_two_clients_that_ask_in_turn_come_to_be_searched_together():
+    async def play() -> list[list[int]]:
+        slow = Slow()
+        batcher = Batcher(slow, Meter())
 
-    asyncio.run(play())
+        async def ask(client: str, number: int) -> None:
+            for _ in range(12):
+                await batcher.submit(client, rows(number, 1), 1, Knobs())
+
+        one = asyncio.create_task(ask("one", 1))
+        await asyncio.sleep(0.01)  # the second comes while the first is searched for
+        await asyncio.gather(one, ask("two", 2))
+        return slow.searches
+
+    searches = asyncio.run(play())
+
+    assert sum(len(queries) == 2 for queries in searches) >= 8
 
 
 @pytest.mark.parametrize(
