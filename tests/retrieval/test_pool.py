@@ -1,6 +1,7 @@
 """A pool on one real, private Ray cluster that the whole module shares."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -425,6 +426,17 @@ def _stop_all() -> None:
 def _only() -> PoolInfo:
     (info,) = list_pools()
     return info
+
+
+def test_a_truncated_index_is_one_sentence_before_any_replica_starts(exact, tmp_path):
+    folder = shutil.copytree(exact.folder, tmp_path / "index")
+    whole = (folder / "index.faiss").read_bytes()
+    (folder / "index.faiss").write_bytes(whole[:-100])
+
+    with pytest.raises(BadInputError, match=r"index\.faiss: has \d+ bytes instead of \d+"):
+        start_pool(folder, exact.fingerprint, name="truncated")
+
+    assert "truncated" not in {pool.name for pool in list_pools()}
 
 
 def _seconds(act: Callable[[], object]) -> float:
