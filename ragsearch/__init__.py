@@ -14,8 +14,8 @@ The map: the packages in the order the data travels, each with its modules in th
                   weights pooling encoder store hits fingerprint manifest sketch vectors
                   place build merge open hf
     retrieval   the seam `Retriever`, and the pool of replicas behind it
-                  retriever stock distributed meter batcher cache wire replica memory placement
-                  gauges actors lease routes client start alias info pool
+                  retriever stock distributed memory meter batcher cache wire server replica
+                  placement gauges actors lease routes local client start alias info pool
     training    one trial: question to hits to contexts to marginal loss, fit and scored
                   parts model contexts pipeline loss decode metrics evaluation module fit
     tracking    MLflow: a run a search, a run a trial

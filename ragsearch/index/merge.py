@@ -8,6 +8,7 @@ Axes: Q queries, K passages per query, D embedding size.
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float32, Int64
 
 from ragsearch.index.hits import Hits
 
@@ -37,11 +38,16 @@ def merge_hits(parts: Sequence[Hits], n_docs: int) -> Hits:
     ids, scores, vectors = (
         np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True)
     )
+    order = best_first(ids, scores)[:, :n_docs]
+    rows = np.arange(len(order))[:, None]
+    return Hits(ids[rows, order], scores[rows, order], vectors[rows, order])
+
+
+def best_first(
+    ids: Int64[np.ndarray, "Q K"], scores: Float32[np.ndarray, "Q K"]
+) -> Int64[np.ndarray, "Q K"]:
+    """Return the order of hits: largest score first, of equals the smallest id."""
     # a missing hit scores -inf, but so may none: the id that says so must come last
     last_if_missing = np.where(ids < 0, np.iinfo(ids.dtype).max, ids)
-    order = np.lexsort((last_if_missing, -scores), axis=1)[:, :n_docs]
-    return Hits(
-        np.take_along_axis(ids, order, axis=1),
-        np.take_along_axis(scores, order, axis=1),
-        np.take_along_axis(vectors, order[:, :, None], axis=1),
-    )
+    order: np.ndarray = np.lexsort((last_if_missing, -scores), axis=1)
+    return order

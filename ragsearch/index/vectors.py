@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float32, Int64
 
 from ragsearch.errors import BadInputError
 from ragsearch.index.hits import Hits, Knobs
+from ragsearch.index.merge import best_first
 from ragsearch.index.sketch import MOST_DOCS, Sketch
 
 EF_SEARCH = 64  # FAISS' own 16 finds 1 in 8 of the true five, random vectors, 10 k x 768
@@ -172,16 +173,17 @@ def _search_all(
         for start in range(0, len(queries), max(together, 1))
     ]
     found = _joined(pieces, len(queries), depth(n_docs), index.d)
+    hits = _best(found, n_docs)
     if is_exact:
-        for row in np.flatnonzero(_is_unsure(queries, found, n_docs, index.ntotal)):
+        for row in np.flatnonzero(_is_unsure(queries, found, hits, index.ntotal)):
             deeper = _search_deeper(index, queries[row : row + 1], n_docs)
-            for array, better in zip(found, deeper, strict=True):
-                array[row, :n_docs] = better[0, :n_docs]
-    return Hits(*(np.ascontiguousarray(array[:, :n_docs]) for array in found[:3]))
+            for array, better in zip(hits, deeper, strict=True):
+                array[row] = better[0]
+    return hits
 
 
 class _Found(NamedTuple):
-    """Hits to some depth, scored again and in order, and the worst score as FAISS has it."""
+    """Hits to some depth in FAISS' order, scored again, and the worst score as FAISS has it."""
 
     ids: Int64[np.ndarray, "Q K"]
     scores: Float32[np.ndarray, "Q K"]
@@ -195,7 +197,7 @@ def _find(
     n_found: int,
     parameters: faiss.SearchParameters | None,
 ) -> _Found:
-    """Search, score again and sort: largest score first, of equals the smallest id."""
+    """Search and score again."""
     scores, ids, vectors = index.search_and_reconstruct(queries, n_found, params=parameters)
     worst = scores[:, -1:].copy()
     missing = ids < 0
@@ -206,14 +208,14 @@ def _find(
         wide = queries[rows, None].astype(np.float64)
         scores[rows] = np.vecdot(vectors[rows].astype(np.float64), wide)
     scores[missing] = -np.inf
-    last_if_missing = np.where(missing, np.iinfo(ids.dtype).max, ids)
-    order = np.lexsort((last_if_missing, -scores), axis=1)
-    return _Found(
-        np.take_along_axis(ids, order, axis=1),
-        np.take_along_axis(scores, order, axis=1),
-        np.take_along_axis(vectors, order[:, :, None], axis=1),
-        worst,
-    )
+    return _Found(ids, scores, vectors, worst)
+
+
+def _best(found: _Found, n_docs: int) -> Hits:
+    """Return the best of what was found: largest score first, of equals the smallest id."""
+    order = best_first(found.ids, found.scores)[:, :n_docs]
+    rows = np.arange(len(order))[:, None]  # `take_along_axis` takes ten times as long
+    return Hits(found.ids[rows, order], found.scores[rows, order], found.vectors[rows, order])
 
 
 def _joined(pieces: list[_Found], n_queries: int, n_found: int, width: int) -> _Found:
@@ -231,7 +233,7 @@ def _joined(pieces: list[_Found], n_queries: int, n_found: int, width: int) -> _
 
 
 def _is_unsure(
-    queries: Float32[np.ndarray, "Q D"], found: _Found, n_docs: int, n_passages: int
+    queries: Float32[np.ndarray, "Q D"], found: _Found, hits: Hits, n_passages: int
 ) -> Bool[np.ndarray, " Q"]:
     """Return for which queries a rounding may have left out one of the best passages."""
     n_found = found.ids.shape[1]
@@ -239,19 +241,18 @@ def _is_unsure(
         return np.zeros(len(queries), np.bool_)
     longest = np.linalg.norm(found.vectors, axis=2).max(axis=1, initial=0.0)
     tolerance = 4 * queries.shape[1] * _UNIT * np.linalg.norm(queries, axis=1) * longest
-    unsure: np.ndarray = found.scores[:, n_docs - 1] - found.worst[:, 0] <= tolerance
+    unsure: np.ndarray = hits.scores[:, -1] - found.worst[:, 0] <= tolerance
     return unsure
 
 
-def _search_deeper(
-    index: faiss.Index, query: Float32[np.ndarray, "1 D"], n_docs: int
-) -> _Found:
+def _search_deeper(index: faiss.Index, query: Float32[np.ndarray, "1 D"], n_docs: int) -> Hits:
     n_found = depth(n_docs)
     while True:
         n_found *= 2
         found = _find(index, query, n_found, None)
-        if n_found > _MOST_DEPTH or not _is_unsure(query, found, n_docs, index.ntotal).any():
-            return found
+        hits = _best(found, n_docs)
+        if n_found > _MOST_DEPTH or not _is_unsure(query, found, hits, index.ntotal).any():
+            return hits
 
 
 def _parameters(parts: list[faiss.Index], knobs: Knobs) -> faiss.SearchParameters | None:

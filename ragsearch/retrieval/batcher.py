@@ -1,8 +1,8 @@
 """Requests that wait together are searched together, and everybody gets their own rows.
 
 In: requests of many clients, one by one. Out: to each its `Hits`, the bits it would have got
-alone. Plain asyncio, one event loop, and one thread that searches: the loop goes on receiving.
-Knows nothing of Ray; what it saw goes to a `Meter`.
+alone. Plain bookkeeping for one thread, a `Server`'s: nothing here waits or knows where a
+request came from. What it saw goes to a `Meter`.
 
 A batch is searched as soon as it can be, and waits only for clients that are *due*: who was
 answered a moment ago and, by habit, asks again within the next few milliseconds. A lone client
@@ -11,11 +11,9 @@ is never due while it waits itself, so it never waits.
 Axes: Q queries, K passages per query, D embedding size.
 """
 
-import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -42,15 +40,31 @@ class Searches(Protocol):
         """Return the passages with the largest inner product, best first."""
 
 
+class Asker(Protocol):
+    """Who is told what was found."""
+
+    def is_waiting(self) -> bool:
+        """Return whether an answer is still wanted."""
+
+    def answer(self, hits: Hits) -> None:
+        """Take the hits."""
+
+    def fail(self, error: Exception) -> None:
+        """Take the reason why there are none, `BusyError` if there is too much to do."""
+
+
 @dataclass(slots=True, eq=False)
-class _Request:
+class Request:
+    """Queries of one client, and who is told their hits."""
+
     client: str
-    queries: np.ndarray
+    queries: Float32[np.ndarray, "Q D"]
     n_docs: int
     knobs: Knobs
-    answer: "asyncio.Future[Hits]"
-    arrived: float
+    asker: Asker
+    arrived: float = 0.0
     n_taken: int = 0
+    """Queries that are searched for, or were."""
     pieces: list[Hits] = field(default_factory=list)
 
     @property
@@ -60,6 +74,7 @@ class _Request:
 
     @property
     def n_left(self) -> int:
+        """Queries that wait."""
         return len(self.queries) - self.n_taken
 
 
@@ -107,7 +122,7 @@ class SearchCost:
 
 
 class Batcher:
-    """Puts requests together; every method but the search itself runs on one event loop.
+    """Puts requests together. One thread adds them, asks when, and searches.
 
     Args:
         index: What is searched.
@@ -134,94 +149,79 @@ class Batcher:
         self._max_wait_s = max_wait_s
         self._max_waiting = max_waiting
         self._clock = clock
-        self._queues: OrderedDict[str, deque[_Request]] = OrderedDict()  # next client first
+        self._queues: OrderedDict[str, deque[Request]] = OrderedDict()  # next client first
         self._habits: OrderedDict[str, _Habit] = OrderedDict()
         self._n_waiting = 0
+        self._until: float | None = None
         self._cost = SearchCost()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="search")
-        self._running: asyncio.Task[None] | None = None
-        self._came = asyncio.Event()
 
     @property
     def n_waiting(self) -> int:
         """Queries that wait or are being searched."""
         return self._n_waiting
 
-    async def submit(
-        self, client: str, queries: Float32[np.ndarray, "Q D"], n_docs: int, knobs: Knobs
-    ) -> Hits:
-        """Return the hits of a client's queries, searched with whatever waits beside them.
+    def add(self, request: Request) -> None:
+        """Take a request in, to be searched with whatever waits beside it.
 
         Raises:
             BusyError: If too much is waiting already.
         """
-        if self._n_waiting and self._n_waiting + len(queries) > self._max_waiting:
+        if self._n_waiting and self._n_waiting + len(request.queries) > self._max_waiting:
             self._meter.count_refusal()
             raise BusyError
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Hits] = loop.create_future()
-        request = _Request(client, queries, n_docs, knobs, answer, self._clock())
-        self._queues.setdefault(client, deque()).append(request)
-        self._n_waiting += len(queries)
-        self._note_arrival(client)
-        self._came.set()
-        if self._running is None or self._running.done():
-            self._running = loop.create_task(self._run())
-        return await answer
+        request.arrived = self._clock()
+        self._queues.setdefault(request.client, deque()).append(request)
+        self._n_waiting += len(request.queries)
+        self._note_arrival(request.client)
 
     def forget(self, client: str) -> None:
         """Expect nothing more of a client."""
         self._habits.pop(client, None)
 
-    def close(self) -> None:
-        """End the thread."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+    def wait_s(self) -> float | None:
+        """Return in how many seconds to search at the latest, None while nothing waits.
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._queues:
-            await self._wait_for_due()
-            batch = list(self._form())
-            if not batch:
-                continue
-            queries = np.concatenate([
-                request.queries[start:stop] for request, start, stop in batch
-            ])
-            n_docs = max(request.n_docs for request, _, _ in batch)
-            knobs = batch[0][0].knobs
-            started = self._clock()
-            try:
-                hits = await loop.run_in_executor(
-                    self._thread, self._index.search, queries, n_docs, knobs
-                )
-            except Exception as error:  # noqa: BLE001 (it belongs to those who asked)
-                _fail(batch, error)
-                continue
-            finally:
-                self._n_waiting -= len(queries)
-            took_s = self._clock() - started
-            self._cost.learn(len(queries), took_s)
-            self._meter.count_search(len(queries), took_s)
-            self._hand_out(batch, hits, started)
-
-    async def _wait_for_due(self) -> None:
-        """Wait while a client is due that could share the search, at most so long."""
+        More than 0 while a client is due that could share the search: ask again when it came.
+        """
+        if not self._queues:
+            self._until = None
+            return None
         now = self._clock()
-        until = now + min(self._max_wait_s, self._cost.shared_s())
-        while self._n_waiting < self._max_queries and self._any_due(now, until):
-            self._came.clear()
-            try:
-                await asyncio.wait_for(self._came.wait(), until - now)
-            except TimeoutError:
-                return
-            now = self._clock()
-            if now >= until:
-                return
+        if self._until is None:
+            self._until = now + min(self._max_wait_s, self._cost.shared_s())
+        is_full = self._n_waiting >= self._max_queries
+        if is_full or now >= self._until or not self._any_due(now, self._until):
+            return 0.0
+        return self._until - now
+
+    def search(self) -> None:
+        """Search what waits, or as much of it as goes into one search, and tell the askers."""
+        self._until = None
+        batch = list(self._form())
+        if not batch:
+            return
+        queries = np.concatenate([
+            request.queries[start:stop] for request, start, stop in batch
+        ])
+        n_docs = max(request.n_docs for request, _, _ in batch)
+        started = self._clock()
+        try:
+            hits = self._index.search(queries, n_docs, batch[0][0].knobs)
+        except Exception as error:  # noqa: BLE001 (it belongs to those who asked)
+            for request, _, _ in batch:
+                request.asker.fail(error)
+            return
+        finally:
+            self._n_waiting -= len(queries)
+        took_s = self._clock() - started
+        self._cost.learn(len(queries), took_s)
+        self._meter.count_search(len(queries), took_s)
+        self._hand_out(batch, hits, started)
 
     def _any_due(self, now: float, until: float) -> bool:
         return any(habit.is_due(now, until) for habit in self._habits.values())
 
-    def _form(self) -> Iterator[tuple[_Request, int, int]]:
+    def _form(self) -> Iterator[tuple[Request, int, int]]:
         """Yield what is searched next: rows of requests of one key, one client after another.
 
         Begins with the client that was served longest ago; only requests too large for any
@@ -232,7 +232,7 @@ class Batcher:
             queue = self._queues[client]
             while queue and room:
                 request = queue[0]
-                if request.answer.done():  # its caller gave up
+                if not request.asker.is_waiting():
                     self._n_waiting -= request.n_left
                     queue.popleft()
                     continue
@@ -252,7 +252,7 @@ class Batcher:
                 del self._queues[client]
 
     def _hand_out(
-        self, batch: list[tuple[_Request, int, int]], hits: Hits, started: float
+        self, batch: list[tuple[Request, int, int]], hits: Hits, started: float
     ) -> None:
         """Give every request its rows, and its answer when it has all of them."""
         first = 0
@@ -260,12 +260,11 @@ class Batcher:
             rows = slice(first, first + stop - start)
             first += stop - start
             request.pieces.append(Hits(*(array[rows, : request.n_docs] for array in hits)))
-            if not request.n_left and not request.answer.done():
+            if not request.n_left:
                 now = self._clock()
                 self._meter.count_answer(started - request.arrived, now - request.arrived)
-                request.answer.set_result(_joined(request.pieces))
-                # now, not when its caller wakes up: the next batch may be formed before
                 self._note_answer(request.client)
+                request.asker.answer(_joined(request.pieces))
 
     def _note_arrival(self, client: str) -> None:
         habit = self._habits.get(client)
@@ -281,12 +280,6 @@ class Batcher:
         self._habits.move_to_end(client)
         if len(self._habits) > _N_HABITS:
             self._habits.popitem(last=False)
-
-
-def _fail(batch: list[tuple[_Request, int, int]], error: Exception) -> None:
-    for request, _, _ in batch:
-        if not request.answer.done():
-            request.answer.set_exception(error)
 
 
 def _joined(pieces: list[Hits]) -> Hits:

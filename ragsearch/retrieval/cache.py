@@ -12,6 +12,7 @@ from jaxtyping import Float32
 
 from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.vectors import depth
+from ragsearch.retrieval.batcher import Request
 
 Key = tuple[bytes, Knobs, int]
 
@@ -70,6 +71,51 @@ def keys_of(queries: Float32[np.ndarray, "Q D"], n_docs: int, knobs: Knobs) -> l
 def stacked(rows: list[Row]) -> Hits:
     """Return rows as the hits of several queries."""
     return Hits(*(np.stack(arrays) for arrays in zip(*rows, strict=True)))
+
+
+class Filled:
+    """Takes the hits that a cache did not know, keeps them and answers with all.
+
+    Args:
+        request: What is asked for.
+        cache: What is known, and will be.
+    """
+
+    def __init__(self, request: Request, cache: HitCache) -> None:
+        self._request, self._cache = request, cache
+        self._keys: list[Key] = keys_of(request.queries, request.n_docs, request.knobs)
+        self._rows = [cache.find(key, request.n_docs) for key in self._keys]
+        self._missing = [number for number, row in enumerate(self._rows) if row is None]
+
+    @property
+    def n_missing(self) -> int:
+        """Queries to be searched."""
+        return len(self._missing)
+
+    def missing(self) -> Request:
+        """Return the request for them."""
+        asked = self._request
+        queries: Float32[np.ndarray, "Q D"] = asked.queries[self._missing]
+        return Request(asked.client, queries, asked.n_docs, asked.knobs, self)
+
+    def hits(self) -> Hits:
+        """Return the hits of all queries."""
+        return stacked([row for row in self._rows if row is not None])
+
+    def is_waiting(self) -> bool:
+        """Return whether whoever asked still wants an answer."""
+        return self._request.asker.is_waiting()
+
+    def answer(self, hits: Hits) -> None:
+        """Keep the new hits and answer with all."""
+        for number, *arrays in zip(self._missing, *hits, strict=True):
+            row = self._rows[number] = Row(*arrays)
+            self._cache.keep(self._keys[number], row)
+        self._request.asker.answer(self.hits())
+
+    def fail(self, error: Exception) -> None:
+        """Tell whoever asked."""
+        self._request.asker.fail(error)
 
 
 def _size(row: Row) -> int:

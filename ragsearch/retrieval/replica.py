@@ -6,28 +6,30 @@ torch only for an index with a sketch, so that others start in about a second.
 Axes: Q queries, K passages per query, D embedding size.
 """
 
+import asyncio
 import os
 import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
-from typing import NamedTuple, Protocol, TypedDict, runtime_checkable
+from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 
 from ragsearch.errors import PoolMismatchError
 from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.open import open_index
 from ragsearch.index.store import Passage
-from ragsearch.retrieval.batcher import Batcher, BusyError
-from ragsearch.retrieval.cache import HitCache, Row, keys_of, stacked
+from ragsearch.retrieval.batcher import BusyError, Request
 from ragsearch.retrieval.memory import pss_bytes
 from ragsearch.retrieval.meter import Figures, Meter
-from ragsearch.retrieval.wire import PackedHits, PackedQueries, pack_hits, unpack_queries
+from ragsearch.retrieval.server import Server
+from ragsearch.retrieval.wire import Load, PackedQueries, Reply, pack_hits, unpack_queries
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Number of the conversation between client and replica; both sides must have the same."""
 
 CLIENT = "client:"
@@ -77,6 +79,8 @@ class Description(TypedDict):
     n_shards: int
     node: str
     node_id: str
+    address: str
+    """Where clients on its node connect, empty where they ask through Ray."""
     pid: int
     started: float
     n_restarts: int
@@ -87,23 +91,6 @@ class Description(TypedDict):
     n_joined: int
     """Clients that hold one."""
     figures: Figures
-
-
-class Load(NamedTuple):
-    """How much a replica has to do."""
-
-    n_clients: int
-    """Clients that asked within the last seconds."""
-    n_waiting: int
-    """Queries that wait or are being searched."""
-
-
-class Reply(NamedTuple):
-    """What a replica answers to queries."""
-
-    hits: PackedHits | None
-    """None from a replica that is too busy."""
-    load: Load
 
 
 class Leases:
@@ -180,8 +167,8 @@ class Replica:
         self._started = time.time()
         self._n_restarts = keeper.count_start()
         self._meter = Meter()
-        self._batcher = Batcher(self._index, self._meter)
-        self._cache = HitCache(cache_bytes)
+        width = self._index.manifest.dimension
+        self._server = Server(self._index, width, self._meter, cache_bytes=cache_bytes)
         self._leases = Leases(lease_s)
         self._leases.renew("")
         # often enough to leave soon after the last lease, seldom enough to cost nothing
@@ -207,22 +194,21 @@ class Replica:
         """
         queries = unpack_queries(packed)
         assert queries.shape[1:] == (self._index.manifest.dimension,), f"{queries.shape}"
-        self._meter.count_request(client, len(queries))
+        caller = _Caller()
+        self._server.submit(Request(client, queries, n_docs, knobs, caller), is_fixed=fixed)
         try:
-            search = self._search_new if fixed else self._batcher.submit
-            hits = await search(client, queries, n_docs, knobs)
+            hits = await caller.hits
         except BusyError:
             return Reply(None, self.load())
         return Reply(pack_hits(hits), self.load())
 
     def load(self) -> Load:
         """Return how much there is to do."""
-        return Load(self._meter.n_clients(), self._batcher.n_waiting)
+        return self._server.load()
 
     def forget(self, client: str) -> None:
         """Expect nothing more of a client: it asks another replica from now on."""
-        self._meter.forget(client)
-        self._batcher.forget(client)
+        self._server.forget(client)
 
     def passages(self, ids: Int64[np.ndarray, " N"]) -> list[Passage]:
         """Return passages by id, in the order asked."""
@@ -245,6 +231,7 @@ class Replica:
             n_shards=len(manifest.shards),
             node=platform.node(),
             node_id=self._keeper.node_id,
+            address=self._server.address,
             pid=os.getpid(),
             started=self._started,
             n_restarts=self._n_restarts,
@@ -267,21 +254,6 @@ class Replica:
         """Stop staying for `holder`."""
         self._leases.release(holder)
 
-    async def _search_new(
-        self, client: str, queries: Float32[np.ndarray, "Q D"], n_docs: int, knobs: Knobs
-    ) -> Hits:
-        """Search only what the cache does not know, and let it know."""
-        keys = keys_of(queries, n_docs, knobs)
-        rows = [self._cache.find(key, n_docs) for key in keys]
-        missing = [number for number, row in enumerate(rows) if row is None]
-        self._meter.count_cached(len(rows) - len(missing), len(missing))
-        if missing:
-            new = await self._batcher.submit(client, queries[missing], n_docs, knobs)
-            for number, *arrays in zip(missing, *new, strict=True):
-                rows[number] = Row(*arrays)
-                self._cache.keep(keys[number], Row(*arrays))
-        return stacked([row for row in rows if row is not None])
-
     def _watch(self, every_s: float) -> None:
         while self._leases.holders() or self._keeper.is_detached():
             time.sleep(every_s)
@@ -292,3 +264,31 @@ class Replica:
         while True:
             self._keeper.show(fingerprint, self._meter.figures(), self._n_restarts)
             time.sleep(every_s)
+
+
+class _Caller:
+    """Waits, on the event loop it is made on, for what the server's thread finds."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.hits: asyncio.Future[Hits] = self._loop.create_future()
+
+    def is_waiting(self) -> bool:
+        """Return whether the call was not given up."""
+        return not self.hits.done()
+
+    def answer(self, hits: Hits) -> None:
+        """Hand the hits over."""
+        self._settle(lambda: self.hits.set_result(hits))
+
+    def fail(self, error: Exception) -> None:
+        """Hand the reason over."""
+        self._settle(lambda: self.hits.set_exception(error))
+
+    def _settle(self, settle: Callable[[], None]) -> None:
+        def unless_given_up() -> None:
+            if not self.hits.done():
+                settle()
+
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(unless_given_up)

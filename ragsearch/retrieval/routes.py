@@ -13,7 +13,8 @@ import ray
 from ray.actor import ActorHandle
 
 from ragsearch.retrieval.actors import UNREACHABLE, control
-from ragsearch.retrieval.replica import Description, Load, Replica
+from ragsearch.retrieval.replica import Description, Replica
+from ragsearch.retrieval.wire import Load
 
 _REFRESH_S = 0.5
 _MOVE_CHANCE = 0.3  # of all clients that see the same: 4 on one of 2 replicas end 2 and 2
@@ -31,7 +32,7 @@ class Routes:
     def __init__(self, client: str) -> None:
         self._client = client
         self._here = ray.get_runtime_context().get_node_id()
-        self._is_far: dict[ActorHandle[Replica], bool] = {}
+        self._far: dict[ActorHandle[Replica], bool] = {}
         self._loads: dict[ActorHandle[Replica], Load] = {}
         self._asked: dict[ray.ObjectRef[Load], ActorHandle[Replica]] = {}
         self._refreshed = 0.0
@@ -40,7 +41,11 @@ class Routes:
 
     def learn(self, replica: "ActorHandle[Replica]", found: Description) -> None:
         """Take in what a replica says of itself at first sight."""
-        self._is_far[replica] = found["node_id"] != self._here
+        self._far[replica] = found["node_id"] != self._here
+
+    def is_far(self, replica: "ActorHandle[Replica]") -> bool:
+        """Return whether a replica that is known runs on another node."""
+        return self._far[replica]
 
     def note(self, replica: "ActorHandle[Replica]", load: Load) -> None:
         """Take in the load that came with an answer."""
@@ -57,7 +62,7 @@ class Routes:
         """Return replicas in the order to ask them: near ones first, then by clients."""
         self._harvest()
         self._chance.shuffle(replicas)
-        replicas.sort(key=lambda one: (self._is_far.get(one, False), self._n_clients(one)))
+        replicas.sort(key=lambda one: (self._far.get(one, False), self._n_clients(one)))
         if self._home in replicas and not self._should_move(replicas[0]):
             replicas.remove(self._home)
             replicas.insert(0, self._home)
@@ -79,14 +84,14 @@ class Routes:
             return
         self._refreshed = now
         for replica in replicas:
-            if replica != asked and not self._is_far.get(replica, False):
+            if replica != asked and not self._far.get(replica, False):
                 self._asked[control(replica, "load")] = replica
 
     def _should_move(self, best: "ActorHandle[Replica]") -> bool:
         home = self._home
         if home is None or best == home or home not in self._loads:
             return False
-        if self._is_far.get(home, False) and not self._is_far.get(best, False):
+        if self._far.get(home, False) and not self._far.get(best, False):
             return True
         fewer = self._n_clients(home) - self._n_clients(best)
         return fewer > 1 and self._chance.random() < _MOVE_CHANCE

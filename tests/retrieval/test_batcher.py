@@ -1,10 +1,5 @@
 """Searched together, everybody gets what they would get alone, and nobody waits in vain."""
 
-import asyncio
-import time
-from collections.abc import Iterator
-from threading import Event
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +7,7 @@ from hypothesis import strategies as st
 
 from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.vectors import create, search
-from ragsearch.retrieval.batcher import Batcher, BusyError, SearchCost
+from ragsearch.retrieval.batcher import Batcher, BusyError, Request, SearchCost
 from ragsearch.retrieval.meter import Meter
 
 VECTORS = np.random.default_rng(1).standard_normal((400, 16), dtype=np.float32)
@@ -30,23 +25,56 @@ class Graph:
         return search(self.index, queries, n_docs, knobs)
 
 
-class Gate:
-    """Searches that are noted, and last until they are let through; hits tell the query."""
+class Notes:
+    """Searches that are noted; hits tell the query."""
 
     def __init__(self) -> None:
-        self.open = Event()
-        self.open.set()
         self.searches: list[list[int]] = []
 
     def search(self, queries: np.ndarray, n_docs: int, knobs: Knobs) -> Hits:
         """Note it; a knob of 13 fails."""
         self.searches.append(queries[:, 0].astype(int).tolist())
-        assert self.open.wait(10)
         if knobs.nprobe == 13:
             message = "no luck"
             raise ValueError(message)
         ids = np.repeat(queries[:, :1].astype(np.int64), n_docs, axis=1)
         return Hits(ids, ids.astype(np.float32), np.zeros((*ids.shape, 1), np.float32))
+
+
+class Told:
+    """What one who asked was told."""
+
+    def __init__(self) -> None:
+        self.hits: Hits | None = None
+        self.error: Exception | None = None
+        self.gave_up = False
+
+    def is_waiting(self) -> bool:
+        """Return whether nothing was told yet."""
+        return not (self.gave_up or self.hits or self.error)
+
+    def answer(self, hits: Hits) -> None:
+        """Note it."""
+        assert self.is_waiting()
+        self.hits = hits
+
+    def fail(self, error: Exception) -> None:
+        """Note it."""
+        assert self.is_waiting()
+        self.error = error
+
+
+def ask(
+    batcher: Batcher, client: str, queries: np.ndarray, n_docs: int = 1, knobs: Knobs = Knobs()
+) -> Told:
+    told = Told()
+    batcher.add(Request(client, queries, n_docs, knobs, told))
+    return told
+
+
+def search_all(batcher: Batcher) -> None:
+    while batcher.wait_s() is not None:
+        batcher.search()
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +83,8 @@ def graph() -> Graph:
 
 
 @pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.open.set()
+def notes() -> Notes:
+    return Notes()
 
 
 def rows(first: int, n: int) -> np.ndarray:
@@ -73,7 +99,7 @@ requests = st.lists(
         st.integers(0, 50),  # queries
         st.integers(1, 12),  # passages
         st.sampled_from([Knobs(), Knobs(nprobe=2), Knobs(ef_search=3, nprobe=7)]),
-        st.integers(0, 3),  # milliseconds before it comes
+        st.booleans(),  # whether a search begins before the next one comes
     ),
     min_size=1,
     max_size=12,
@@ -83,118 +109,93 @@ requests = st.lists(
 @settings(deadline=None, max_examples=40)
 @given(requests=requests, max_queries=st.integers(1, 64))
 def test_together_everybody_gets_what_they_would_get_alone(graph, requests, max_queries):
-    async def ask(batcher: Batcher, request: tuple) -> Hits:
-        client, first, n_queries, n_docs, knobs, after_ms = request
-        await asyncio.sleep(after_ms / 1e3)
+    batcher = Batcher(graph, Meter(), max_queries=max_queries)
+    asked = []
+    for client, first, n_queries, n_docs, knobs, searches in requests:
         queries = QUERIES[first : first + n_queries]
-        return await batcher.submit(client, queries, n_docs, knobs)
+        asked.append(ask(batcher, client, queries, n_docs, knobs))
+        if searches:
+            batcher.search()
+    search_all(batcher)
 
-    async def everybody() -> list[Hits]:
-        batcher = Batcher(graph, Meter(), max_queries=max_queries)
-        try:
-            return await asyncio.gather(*(ask(batcher, request) for request in requests))
-        finally:
-            assert batcher.n_waiting == 0
-            batcher.close()
-
-    for hits, (_, first, n_queries, n_docs, knobs, _) in zip(
-        asyncio.run(everybody()), requests, strict=True
-    ):
+    assert batcher.n_waiting == 0
+    for told, (_, first, n_queries, n_docs, knobs, _) in zip(asked, requests, strict=True):
         alone = graph.search(QUERIES[first : first + n_queries], n_docs, knobs)
-        for one, same in zip(hits, alone, strict=True):
+        for one, same in zip(told.hits, alone, strict=True):
             np.testing.assert_array_equal(one, same)
 
 
-async def _gated(gate: Gate, **settings: int) -> tuple[Batcher, Meter, asyncio.Task[Hits]]:
-    """Return a batcher that searches query 0 until the gate opens."""
+def test_what_waits_is_searched_together(notes):
     meter = Meter()
-    batcher = Batcher(gate, meter, **settings)
-    gate.open.clear()
-    first = asyncio.create_task(batcher.submit("zero", rows(0, 1), 1, Knobs()))
-    while not gate.searches:  # noqa: ASYNC110 (the search is on another thread)
-        await asyncio.sleep(0.001)
-    return batcher, meter, first
+    batcher = Batcher(notes, meter)
+    asked = [ask(batcher, f"client {n}", rows(n, 2)) for n in (10, 20, 30)]
+    assert batcher.n_waiting == 6
+    batcher.search()
+
+    ids = [told.hits.ids[:, 0].tolist() for told in asked]
+    assert ids == [[10, 11], [20, 21], [30, 31]]
+    assert notes.searches == [[10, 11, 20, 21, 30, 31]]
+    assert meter.figures()["queries_per_search"] == 6
+    assert batcher.wait_s() is None
 
 
-def test_what_waits_while_a_search_runs_is_searched_together(gate):
-    async def play() -> None:
-        batcher, meter, first = await _gated(gate)
-        others = [
-            asyncio.create_task(batcher.submit(f"client {n}", rows(n, 2), 1, Knobs()))
-            for n in (10, 20, 30)
-        ]
-        await asyncio.sleep(0)
-        assert batcher.n_waiting == 7
-        gate.open.set()
-        hits = await asyncio.gather(first, *others)
+def test_a_client_with_many_queries_does_not_starve_one_with_few(notes):
+    batcher = Batcher(notes, Meter(), max_queries=4)
+    many = ask(batcher, "many", rows(100, 16))
+    batcher.search()
+    few = ask(batcher, "few", rows(10, 2))
+    search_all(batcher)
 
-        assert [one.ids[:, 0].tolist() for one in hits] == [[0], [10, 11], [20, 21], [30, 31]]
-        assert gate.searches == [[0], [10, 11, 20, 21, 30, 31]]
-        assert meter.figures()["queries_per_search"] == 3.5
-
-    asyncio.run(play())
+    order = [min(searched) for searched in notes.searches]
+    assert few.hits is not None
+    assert order.index(10) <= 2
+    assert many.hits.ids[:, 0].tolist() == list(range(100, 116))
 
 
-def test_a_client_with_many_queries_does_not_starve_one_with_few(gate):
-    async def play() -> None:
-        batcher, _, first = await _gated(gate, max_queries=4)
-        many = asyncio.create_task(batcher.submit("many", rows(100, 16), 1, Knobs()))
-        await asyncio.sleep(0)
-        few = asyncio.create_task(batcher.submit("few", rows(10, 2), 1, Knobs()))
-        await asyncio.sleep(0)
-        gate.open.set()
-        await asyncio.gather(first, few, many)
+def test_too_much_waiting_is_refused_and_counted(notes):
+    meter = Meter()
+    batcher = Batcher(notes, meter, max_waiting=10)
+    ask(batcher, "first", rows(0, 1))
+    with pytest.raises(BusyError):
+        ask(batcher, "many", rows(0, 10))
+    batcher.search()
+    large = ask(batcher, "many", rows(0, 512))
+    search_all(batcher)
 
-        order = [min(searched) for searched in gate.searches]
-        assert order.index(10) <= 2
-        assert many.result().ids[:, 0].tolist() == list(range(100, 116))
-
-    asyncio.run(play())
+    assert len(large.hits.ids) == 512
+    assert meter.figures()["n_refused"] == 1
 
 
-def test_too_much_waiting_is_refused_and_counted(gate):
-    async def play() -> None:
-        batcher, meter, first = await _gated(gate, max_waiting=10)
-        with pytest.raises(BusyError):
-            await batcher.submit("many", rows(0, 10), 1, Knobs())
-        gate.open.set()
-        await first
-        assert len((await batcher.submit("many", rows(0, 512), 1, Knobs())).ids) == 512
-        assert meter.figures()["n_refused"] == 1
+def test_a_caller_that_gave_up_is_not_searched_for(notes):
+    batcher = Batcher(notes, Meter())
+    gone, _ = ask(batcher, "gone", rows(50, 2)), ask(batcher, "there", rows(60, 2))
+    gone.gave_up = True
+    batcher.search()
 
-    asyncio.run(play())
+    assert notes.searches == [[60, 61]]
+    assert batcher.n_waiting == 0
+    assert batcher.wait_s() is None
 
 
-def test_a_caller_that_gave_up_is_not_searched_for(gate):
-    async def play() -> None:
-        batcher, _, first = await _gated(gate)
-        gone = asyncio.create_task(batcher.submit("gone", rows(50, 2), 1, Knobs()))
-        there = asyncio.create_task(batcher.submit("there", rows(60, 2), 1, Knobs()))
-        await asyncio.sleep(0)
-        gone.cancel()
-        gate.open.set()
-        await asyncio.gather(first, there)
+def test_nobody_left_is_no_search(notes):
+    batcher = Batcher(notes, Meter())
+    ask(batcher, "gone", rows(50, 2)).gave_up = True
+    batcher.search()
 
-        assert gate.searches == [[0], [60, 61]]
-        assert batcher.n_waiting == 0
-
-    asyncio.run(play())
+    assert notes.searches == []
+    assert batcher.wait_s() is None
 
 
-def test_a_search_that_fails_fails_only_those_who_asked_for_it(gate):
-    async def play() -> None:
-        batcher, _, first = await _gated(gate)
-        bad = asyncio.create_task(batcher.submit("bad", rows(5, 2), 1, Knobs(nprobe=13)))
-        good = asyncio.create_task(batcher.submit("good", rows(7, 2), 1, Knobs()))
-        await asyncio.sleep(0)
-        gate.open.set()
-        with pytest.raises(ValueError, match="no luck"):
-            await bad
-        await asyncio.gather(first, good)
+def test_a_search_that_fails_fails_only_those_who_asked_for_it(notes):
+    batcher = Batcher(notes, Meter(), max_queries=4)
+    bad = ask(batcher, "bad", rows(5, 9), knobs=Knobs(nprobe=13))
+    good = ask(batcher, "good", rows(7, 2))
+    search_all(batcher)
 
-        assert batcher.n_waiting == 0
-
-    asyncio.run(play())
+    assert str(bad.error) == "no luck"
+    assert good.hits is not None
+    assert notes.searches == [[5, 6, 7, 8], [7, 8]]  # what is left of a failed one is not
+    assert batcher.n_waiting == 0
 
 
 class _Clock:
@@ -207,51 +208,51 @@ class _Clock:
         return self.now
 
 
-def test_a_batch_waits_for_clients_that_are_due_and_for_no_others(gate):
-    async def play() -> None:
-        clock = _Clock()
-        batcher = Batcher(gate, Meter(), clock=clock)
-        for _ in range(2):  # both come again 2 ms after an answer
-            await asyncio.gather(*(batcher.submit(c, rows(0, 1), 1, Knobs()) for c in "ab"))
-            clock.now += 0.002
-
-        assert not batcher._habits["a"].is_due(clock.now + 1, clock.now + 2)
-        assert batcher._habits["a"].is_due(clock.now, clock.now + 0.001)
-        assert not batcher._habits["a"].is_due(clock.now - 0.002, clock.now - 0.001)
-        batcher._note_arrival("a")
-        assert batcher._any_due(clock.now, clock.now + 0.001)  # b
-        batcher.forget("b")
-        assert not batcher._any_due(clock.now, clock.now + 0.001)  # alone, it never waits
-
-    asyncio.run(play())
-
-
-class Slow(Gate):
+class Slow(Notes):
     """Searches that take as long whatever their queries."""
+
+    def __init__(self, clock: _Clock) -> None:
+        super().__init__()
+        self.clock = clock
 
     def search(self, queries: np.ndarray, n_docs: int, knobs: Knobs) -> Hits:
         """Take a while."""
-        time.sleep(0.03)
+        self.clock.now += 0.03
         return super().search(queries, n_docs, knobs)
 
 
-def test_two_clients_that_ask_in_turn_come_to_be_searched_together():
-    async def play() -> list[list[int]]:
-        slow = Slow()
-        batcher = Batcher(slow, Meter())
+def test_a_batch_waits_for_clients_that_are_due_and_for_no_others():
+    clock = _Clock()
+    batcher = Batcher(Slow(clock), Meter(), clock=clock)
+    for _ in range(2):  # both come again 2 ms after an answer
+        for client in "ab":
+            ask(batcher, client, rows(0, 1))
+        batcher.search()
+        clock.now += 0.002
+    ask(batcher, "a", rows(0, 1))
+    clock.now -= 0.001
 
-        async def ask(client: str, number: int) -> None:
-            for _ in range(12):
-                await batcher.submit(client, rows(number, 1), 1, Knobs())
+    assert batcher.wait_s() == pytest.approx(0.015)  # half of a search, for b
+    clock.now += 0.0151
+    assert batcher.wait_s() == 0.0  # it did not come
+    batcher.search()
+    ask(batcher, "a", rows(0, 1))
+    batcher.forget("b")
+    assert batcher.wait_s() == 0.0  # alone, it never waits
 
-        one = asyncio.create_task(ask("one", 1))
-        await asyncio.sleep(0.01)  # the second comes while the first is searched for
-        await asyncio.gather(one, ask("two", 2))
-        return slow.searches
 
-    searches = asyncio.run(play())
+def test_a_full_batch_waits_for_nobody():
+    clock = _Clock()
+    batcher = Batcher(Slow(clock), Meter(), max_queries=2, clock=clock)
+    for _ in range(2):
+        for client in "ab":
+            ask(batcher, client, rows(0, 1))
+        batcher.search()
+        clock.now += 0.002
+    ask(batcher, "a", rows(0, 2))
+    clock.now -= 0.001
 
-    assert sum(len(queries) == 2 for queries in searches) >= 8
+    assert batcher.wait_s() == 0.0
 
 
 @pytest.mark.parametrize(

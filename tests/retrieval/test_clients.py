@@ -186,7 +186,9 @@ def test_without_any_replica_every_client_gets_a_clear_error(served, other):
         join_pool(served.pool, other.fingerprint, timeout_s=1.0, who=f"trial {n}")
         for n in range(2)
     ]
+    pids = _only().pids
     stop_pool(served.pool)
+    assert wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 10)
 
     for number, client in enumerate(clients):
         message = f"trial {number}: pool '{served.pool}': no replica answered within 1 s; see"

@@ -9,10 +9,9 @@ import pytest
 from ragsearch.errors import PoolMismatchError
 from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.open import open_index
-from ragsearch.retrieval.batcher import Batcher
 from ragsearch.retrieval.cache import HitCache, Row, keys_of
 from ragsearch.retrieval.meter import Figures
-from ragsearch.retrieval.replica import CLIENT, PROTOCOL, Leases, Replica, Reply
+from ragsearch.retrieval.replica import CLIENT, PROTOCOL, Leases, Replica
 from ragsearch.retrieval.retriever import in_half
 from ragsearch.retrieval.wire import pack_hits, pack_queries, unpack_hits
 
@@ -75,7 +74,7 @@ def test_replica_sends_single_precision_where_half_is_too_small(exact, queries):
     replica = Replica(exact.folder, exact.fingerprint, Host(detached=True))
     vectors = np.array([[1e5, 1.0]], np.float32)
 
-    assert asyncio.run(replica.retrieve(pack_queries(queries), 3)).hits.precision == "float16"
+    assert asyncio.run(replica.retrieve(pack_queries(queries), 3)).hits.is_half
     assert in_half(vectors) is vectors
     assert in_half(vectors / 2).dtype == np.float16
     large = Hits(np.array([[3]]), np.array([[0.1]], np.float32), vectors[None])
@@ -127,6 +126,7 @@ def test_replica_says_what_it_serves_and_what_it_did(exact, queries):
     assert found["index_bytes"] == sum((exact.folder / f).stat().st_size for f in files)
     assert found["lifetime"] == "detached"
     assert found["n_queries"] == 9
+    assert found["address"].startswith("ragsearch-")
     assert (found["node_id"], found["n_restarts"], found["faiss"]) == ("a node", 0, "Flat")
     assert found["figures"]["queries_per_search"] == 4.5
     assert found["figures"]["n_clients"] == 2
@@ -194,8 +194,6 @@ def test_opening_a_replica_imports_no_torch(exact):
     program = f"""
 import sys
 from pathlib import Path
-from ragsearch.retrieval.batcher import Batcher
-from ragsearch.retrieval.cache import HitCache, Row, keys_of
 from ragsearch.retrieval.replica import Replica
 
 class Host:
@@ -216,23 +214,6 @@ print(sorted({{"torch", "transformers", "ray", "mlflow"}} & sys.modules.keys()))
     )
 
     assert answer.stdout.strip() == "[]"
-
-
-def test_a_replica_with_too_much_to_do_says_so_instead_of_queueing(exact, queries):
-    replica = Replica(exact.folder, exact.fingerprint, Host(detached=True))
-    replica._batcher = Batcher(replica._index, replica._meter, max_waiting=10)
-
-    async def at_once() -> list[Reply]:
-        return await asyncio.gather(
-            *(replica.retrieve(pack_queries(queries), 3) for _ in range(2))
-        )
-
-    first, second = asyncio.run(at_once())
-
-    assert first.hits is not None
-    assert second.hits is None
-    assert second.load.n_waiting == 8
-    assert replica.describe()["figures"]["n_refused"] == 1
 
 
 def test_a_client_that_left_no_longer_counts(exact, queries):
