@@ -23,7 +23,7 @@ from ragsearch.retrieval.actors import find_replicas
 from ragsearch.retrieval.pool import PoolClient, join_pool, list_pools, start_pool, stop_pool
 from ragsearch.retrieval.retriever import BadQueriesError
 from ragsearch.search.cluster import Cluster, cluster
-from tests.retrieval.waiting import wait
+from tests.retrieval.waiting import ended, wait
 
 pytestmark = pytest.mark.ray
 
@@ -188,7 +188,7 @@ def test_without_any_replica_every_client_gets_a_clear_error(served, other):
     ]
     pids = _only().pids
     stop_pool(served.pool)
-    assert wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 10)
+    assert ended(pids)
 
     for number, client in enumerate(clients):
         message = f"trial {number}: pool '{served.pool}': no replica answered within 1 s; see"

@@ -30,7 +30,7 @@ from ragsearch.retrieval.pool import (
 )
 from ragsearch.retrieval.retriever import BadQueriesError
 from ragsearch.search.cluster import Cluster, cluster
-from tests.retrieval.waiting import wait
+from tests.retrieval.waiting import ended, wait
 
 pytestmark = pytest.mark.ray
 
@@ -298,7 +298,9 @@ def test_killing_replicas_changes_no_answer(served, queries):
 def test_without_replicas_the_client_gives_up_within_its_deadline(exact, queries):
     served = start_pool(exact.folder, exact.fingerprint)
     client = join_pool(served.pool, exact.fingerprint, timeout_s=1.5, who="trial 9")
+    (info,) = list_pools()
     stop_pool(served.pool)
+    assert ended(info.pids)
     started = time.monotonic()
 
     message = f"trial 9: pool '{served.pool}': no replica answered within 1.5 s; see `ragsearch"
