@@ -192,6 +192,12 @@ class ModelSection(Section):
     """Scale question vectors to length 1."""
     freeze_question_encoder: bool = False
     """Train the generator alone."""
+    prefix: str = ""
+    """Text before everything the generator reads, as T5 knows its tasks by; none by default."""
+    title_separator: str = " / "
+    """Text between title and text of a passage, as the generator reads it."""
+    doc_separator: str = " // "
+    """Text between passage and question, as the generator reads it."""
 
 
 class RetrievalSection(Section):

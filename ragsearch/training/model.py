@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -31,7 +31,7 @@ from transformers import (
 from ragsearch.errors import BadInputError
 from ragsearch.index.encoder import Pooling, pool
 from ragsearch.spec import TrialSection
-from ragsearch.training.contexts import DOC_SEPARATOR, TITLE_SEPARATOR
+from ragsearch.training.contexts import ContextBuilder
 from ragsearch.training.loss import RagType
 from ragsearch.training.parts import (
     check_complete,
@@ -94,6 +94,17 @@ class RagModel:
         )
         return pool(
             output, tokens["attention_mask"], self.pooling, normalise=self.trial.model.normalise
+        )
+
+    def context_builder(self) -> ContextBuilder:
+        """Return what joins questions and passages as the generator is to read them."""
+        settings = self.trial.model
+        return ContextBuilder(
+            self.generator_tokenizer,
+            self.trial.train.max_context_length,
+            settings.prefix,
+            settings.title_separator,
+            settings.doc_separator,
         )
 
     def save(self, folder: Path) -> None:
@@ -205,17 +216,19 @@ def _rag_config(
         generator,
         n_docs=trial.retrieval.n_docs,
         max_combined_length=trial.train.max_context_length,
-        title_sep=TITLE_SEPARATOR,
-        doc_sep=DOC_SEPARATOR,
+        title_sep=trial.model.title_separator,
+        doc_sep=trial.model.doc_separator,
         # DPR may project its vectors, BERT never does
         retrieval_vector_size=getattr(encoder, "projection_dim", 0) or encoder.hidden_size,
         index_name="custom",
         do_deduplication=True,
         label_smoothing=float(trial.regularisation.label_smoothing),
     )
-    # T5 has no such key, and stock RagSequence asks for it: AttributeError in 5.23.
-    if not hasattr(config.generator, "bos_token_id"):
-        cast("PreTrainedConfig", config.generator).bos_token_id = None
+    # Stock code asks for keys that Transformers 5.23 does not give: AttributeError.
+    asked: Any = config.generator  # Any: these keys are declared nowhere
+    asked.prefix = trial.model.prefix  # RagRetriever
+    if not hasattr(asked, "bos_token_id"):  # RagSequence, of T5
+        asked.bos_token_id = None
     return config
 
 

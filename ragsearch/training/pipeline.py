@@ -61,9 +61,7 @@ class Pipeline:
     _frozen_vectors: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.contexts = ContextBuilder(
-            self.model.generator_tokenizer, self.model.trial.train.max_context_length
-        )
+        self.contexts = self.model.context_builder()
 
     def retrieve(self, questions: Sequence[str], n_docs: int) -> Retrieved:
         """Encode the questions and fetch their best passages.

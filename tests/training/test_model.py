@@ -10,6 +10,8 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     GenerationConfig,
+    RagConfig,
+    RagRetriever,
     RagSequenceForGeneration,
     RagTokenForGeneration,
     RagTokenizer,
@@ -100,6 +102,37 @@ def test_a_saved_model_is_the_same_here_and_in_stock_transformers(
         before = model.question_tokenizer(text)["input_ids"]
         assert tokenizer.question_encoder(text)["input_ids"] == before
         assert loaded.question_tokenizer(text)["input_ids"] == before
+
+
+@pytest.mark.parametrize("generator", ["t5", "bart"])
+def test_stock_transformers_reads_the_same_contexts(
+    generator: str, make_trial: MakeTrial, retriever: FakeRetriever, tmp_path: Path
+) -> None:
+    """B16: without a `prefix` in the generator's configuration RagRetriever has no answer."""
+    keys = {"prefix": "answer: ", "title_separator": " : ", "doc_separator": " | "}
+    trial = make_trial(generator, **{f"model__{key}": value for key, value in keys.items()})
+    assemble(trial).save(tmp_path)
+    model, question = load(tmp_path), "which city?"
+    pipeline = Pipeline(model, retriever)
+    found = pipeline.retrieve([question], 2)
+
+    stock = RagRetriever.__new__(RagRetriever)  # its index plays no part in this
+    stock.config = RagConfig.from_pretrained(tmp_path)
+    stock.generator_tokenizer = RagTokenizer.from_pretrained(tmp_path).generator
+    passages = [passage for passage in found.passages[0] if passage is not None]
+    document = {
+        "title": [one.title for one in passages],
+        "text": [one.text for one in passages],
+    }
+    ids, mask = stock.postprocess_docs(
+        [document], [question], stock.config.generator.prefix, n_docs=2, return_tensors="pt"
+    )
+
+    ours = pipeline.read([question], found)
+    width = ours.input_ids.shape[1]
+    assert ours.texts[0].startswith(f"answer: {passages[0].title} : {passages[0].text[:9]}")
+    assert torch.equal(ours.input_ids, ids[:, :width])
+    assert not mask[:, width:].any()
 
 
 def test_decoding_settings_are_saved_whole(make_trial: MakeTrial, tmp_path: Path) -> None:
