@@ -14,6 +14,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -23,7 +25,10 @@ Metric = Literal[
     "val/em", "val/f1", "val/nll", "val/recall_at_1", "val/recall_at_5", "val/recall_at_10"
 ]
 METRICS: tuple[str, ...] = get_args(Metric)
-"""What every validation reports."""
+"""What every validation reports; without retrieval there is no recall."""
+
+RAG_TYPES = ("rag_sequence", "rag_token")
+"""The values of `trial.model.type` that read passages."""
 
 
 def _not_blank(text: str) -> str:
@@ -176,11 +181,12 @@ class PoolSection(Section):
 
 
 class ModelSection(Section):
-    """Which RAG model a trial fine-tunes."""
+    """Which model a trial fine-tunes."""
 
-    type: Literal["rag_sequence", "rag_token"] = "rag_sequence"
-    """Marginalise over passages once an answer, or at every token (Lewis et al. 2020)."""
-    question_encoder: Text
+    type: Literal["rag_sequence", "rag_token", "closed_book"] = "rag_sequence"
+    """Marginalise over passages once an answer, or at every token (Lewis et al. 2020); or
+    `closed_book`, the generator alone, without passages: what retrieval is measured against."""
+    question_encoder: Annotated[Text | None, Field(validate_default=True)] = None
     """Question encoder, its vectors as wide as the index's: a folder or a hub id; of a whole
     RAG checkpoint its question encoder is taken."""
     generator: Text
@@ -198,6 +204,18 @@ class ModelSection(Section):
     """Text between title and text of a passage, as the generator reads it."""
     doc_separator: str = " // "
     """Text between passage and question, as the generator reads it."""
+
+    @field_validator("question_encoder")
+    @classmethod
+    def _who_retrieves_encodes_questions(
+        cls, name: str | None, others: ValidationInfo
+    ) -> str | None:
+        if name is None and others.data.get("type") in RAG_TYPES:
+            raise ValueError(
+                "is missing; it gives: a folder or a hub id of the encoder whose vectors "
+                "passages are searched with"
+            )
+        return name
 
 
 class RetrievalSection(Section):

@@ -1,9 +1,9 @@
 """What the generator reads: one string a passage, ending with the question.
 
 The format is Transformers' own (`title / text // question` after a prefix, if any), so that an
-exported model reads the same in stock code. Two things differ from
-`RagRetriever.postprocess_docs`: the question is the user's text, not a lower-cased decode of its
-tokens, and a context that is too long loses the end of its passage, never the question.
+exported model reads the same in stock code. Two things differ from `postprocess_docs` of
+`RagRetriever`: the question is the user's text, not a lower-cased decode of its tokens, and a
+context that is too long loses the end of its passage, never the question.
 
 Axes: B questions, K passages per question, S context tokens.
 """

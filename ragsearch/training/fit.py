@@ -22,7 +22,7 @@ from ragsearch.data.questions import Question
 from ragsearch.retrieval.retriever import Retriever
 from ragsearch.spec import ObjectiveSection, TrialSection
 from ragsearch.training.loss import DivergedError
-from ragsearch.training.model import RagModel, assemble
+from ragsearch.training.model import TrialModel, assemble
 from ragsearch.training.module import RagModule
 from ragsearch.training.pipeline import Pipeline
 
@@ -121,7 +121,7 @@ def _loader(
 class _Reporter(pl.Callback):
     def __init__(
         self,
-        model: RagModel,
+        model: TrialModel,
         module: RagModule,
         objective: ObjectiveSection,
         report: Callable[[EpochReport], None],

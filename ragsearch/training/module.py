@@ -103,13 +103,8 @@ class RagModule(pl.LightningModule):
 
     @override
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's clocks and switch dropout on.
-
-        Models from `from_pretrained` are in evaluation mode, and Lightning leaves them so.
-        """
-        self.network.train()
-        if self.pipeline.model.trial.model.freeze_question_encoder:
-            self.pipeline.model.question_encoder.eval()
+        """Start the epoch's clocks and switch dropout on."""
+        self.pipeline.model.start_training()
         self._losses.clear()
         self.pipeline.waits_s.clear()
         self._epoch_started = time.perf_counter()

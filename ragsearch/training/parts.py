@@ -51,6 +51,7 @@ def open_question_encoder(
         BadInputError: If it cannot be used, with the reason.
     """
     name = settings.question_encoder
+    assert name is not None, "the schema lets only a closed-book model be without one"
     with _translated(name, "question_encoder"):
         config = _checkpoint_config(name)
         if config is not None:
