@@ -237,24 +237,40 @@ class RetrievalSection(Section):
 
 
 class OptimSection(Section):
-    """The optimiser (AdamW) and its learning-rate schedule."""
+    """The optimiser and its learning-rate schedule."""
 
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    """`adamw`, or `adafactor`, which keeps less in memory (Shazeer and Stern 2018)."""
     learning_rate: Positive = 3.0e-5
     """Peak learning rate of the generator."""
     question_encoder_lr_ratio: Positive = 1.0
     """Learning rate of the question encoder as a multiple of `learning_rate`."""
-    schedule: Literal["constant", "linear", "cosine", "polynomial"] = "polynomial"
+    schedule: Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"] = (
+        "polynomial"
+    )
     """Shape of the learning rate after warm-up, over all steps of `max_epochs`."""
+    n_cycles: Count | None = None
+    """Times that `cosine_with_restarts` falls from the peak to 0; 1, without a restart, by
+    default."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Optimiser steps of linear warm-up."""
+    warmup_share: Fraction = 0.0
+    """Share of all optimiser steps of `max_epochs` that are warm-up, rounded up; instead of
+    `warmup_steps`."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.001
     """Weight decay; never on biases and layer norms."""
-    adam_epsilon: Positive = 1.0e-8
-    """Adam's epsilon."""
-    max_grad_norm: Positive = 0.1
-    """Gradients are clipped to this global norm."""
+    adam_epsilon: Positive | None = None
+    """Epsilon of `adamw`; 1e-8 by default."""
+    max_grad_norm: Positive | None = 0.1
+    """Gradients are clipped to this global norm; null leaves them as they are."""
     effective_batch: Count = 16
     """Questions an optimiser step, in as many forward passes as `train.batch_size` makes."""
+
+    @model_validator(mode="after")
+    def _warmup_is_said_once(self) -> "OptimSection":
+        if self.warmup_steps and self.warmup_share:
+            raise ValueError("has warmup_steps and warmup_share; give the one or the other")
+        return self
 
 
 class RegularisationSection(Section):

@@ -46,7 +46,7 @@ class EpochReport:
 def fit_trial(
     trial: TrialSection,
     questions: tuple[Sequence[Question], Sequence[Question]],
-    retriever: Retriever,
+    retriever: Retriever | None,
     report: Callable[[EpochReport], None],
     *,
     objective: ObjectiveSection,
@@ -57,7 +57,7 @@ def fit_trial(
     Args:
         trial: The configuration.
         questions: Those to train on, those to validate on.
-        retriever: Whoever finds passages.
+        retriever: Whoever finds passages; None for a closed-book trial.
         report: Called after each validation.
         objective: Decides which epoch is the best.
         seed: Of dropout, and of the order of questions.

@@ -7,13 +7,15 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from transformers import Adafactor
 
 from ragsearch.data.questions import Question
 from ragsearch.spec import TrialSection
 from ragsearch.training import fit
 from ragsearch.training.loss import marginal_loss
 from ragsearch.training.model import assemble
-from ragsearch.training.module import RagModule, parameter_groups
+from ragsearch.training.module import RagModule
+from ragsearch.training.optimizer import parameter_groups
 from ragsearch.training.pipeline import Pipeline
 from tests.tiny import Tiny
 from tests.training.conftest import FakeRetriever, MakeTrial
@@ -220,6 +222,74 @@ def test_the_learning_rate_follows_its_schedule_over_all_steps(
     assert [step[0] for step in seen] == pytest.approx([step[-1] / 10 for step in seen])
 
 
+@pytest.mark.parametrize(
+    ("settings", "rates"),
+    [
+        # 4 steps after warm-up: 0.5 * (1 + cos(pi * (2 * t / 4 mod 1)))
+        ({"n_cycles": 2, "warmup_steps": 2}, [0.5, 1.0, 0.5, 1.0, 0.5]),
+        ({"warmup_steps": 2}, [0.5, 1.0, 0.853553, 0.5, 0.146447]),
+        ({"n_cycles": 2, "warmup_share": 0.3}, [0.5, 1.0, 0.5, 1.0, 0.5]),  # 1.8 steps: 2
+    ],
+)
+def test_cosine_starts_again_as_often_as_asked(
+    settings: dict[str, float],
+    rates: list[float],
+    make_trial: MakeTrial,
+    train_steps: TrainSteps,
+) -> None:
+    seen: list[float] = []
+    trial = make_trial(
+        optim__schedule="cosine_with_restarts",
+        optim__learning_rate=1e-3,
+        optim__effective_batch=3,  # three steps an epoch
+        train__max_epochs=2,
+        **{f"optim__{key}": value for key, value in settings.items()},
+    )
+
+    train_steps(trial, lambda module: seen.append(module.lr_schedulers().get_last_lr()[-1]))
+
+    assert seen[:5] == pytest.approx([rate * 1e-3 for rate in rates], rel=1e-3)
+
+
+def test_adafactor_moves_weights_by_the_learning_rate_it_is_given(
+    make_trial: MakeTrial, train_steps: TrainSteps
+) -> None:
+    """Its first step divides a gradient by its own size: what moves, moves by the rate."""
+    settings = {"optim__schedule": "constant", "optim__weight_decay": 0.0}
+    trial = make_trial(optim__optimizer="adafactor", optim__learning_rate=1e-3, **settings)
+    steps: list[torch.optim.Optimizer] = []
+
+    module = train_steps(trial, lambda module: steps.append(module.optimizers().optimizer))
+
+    before = assemble(trial).generator.state_dict()
+    moved = {
+        name: (weight - before[name]).square().mean().sqrt().item()
+        for name, weight in module.pipeline.model.generator.state_dict().items()
+    }
+    assert isinstance(steps[0], Adafactor)
+    assert len(steps[0].param_groups) == 4
+    assert 5e-4 < max(moved.values()) < 1.01e-3
+
+
+def test_gradients_are_left_as_they_are_without_a_limit(
+    make_trial: MakeTrial, train_steps: TrainSteps
+) -> None:
+    norms: list[float] = []
+    for limit in (None, 1e6):
+        trial = make_trial(
+            optim__max_grad_norm=limit,
+            optim__learning_rate=1e-12,
+            model__freeze_question_encoder=True,
+        )
+        train_steps(trial, lambda module: norms.append(norm_of(module)))
+
+    assert norms[0] == norms[1] > 0.01
+
+
+def norm_of(module: RagModule) -> float:
+    return torch.stack([grad.norm() for grad in gradients_of(module).values()]).norm().item()
+
+
 @pytest.mark.parametrize("kind", ["rag_sequence", "rag_token"])
 def test_accumulation_changes_no_step(
     kind: str, make_trial: MakeTrial, train_steps: TrainSteps
@@ -258,16 +328,14 @@ def gradients_of(module: RagModule) -> dict[str, Tensor]:
 def test_gradients_are_clipped_to_their_global_norm(
     make_trial: MakeTrial, train_steps: TrainSteps
 ) -> None:
-    norms: list[Tensor] = []
+    norms: list[float] = []
 
     train_steps(
         make_trial(optim__max_grad_norm=0.01),
-        lambda module: norms.append(
-            torch.stack([grad.norm() for grad in gradients_of(module).values()]).norm()
-        ),
+        lambda module: norms.append(norm_of(module)),
     )
 
-    assert [norm.item() for norm in norms] == pytest.approx([0.01], rel=1e-3)
+    assert norms == pytest.approx([0.01], rel=1e-3)
 
 
 def test_the_train_loss_is_the_mean_of_the_epochs_tokens(
