@@ -198,12 +198,30 @@ class ModelSection(Section):
     """Scale question vectors to length 1."""
     freeze_question_encoder: bool = False
     """Train the generator alone."""
+    freeze_generator: bool = False
+    """Train the question encoder alone."""
     prefix: str = ""
     """Text before everything the generator reads, as T5 knows its tasks by; none by default."""
     title_separator: str = " / "
     """Text between title and text of a passage, as the generator reads it."""
     doc_separator: str = " // "
     """Text between passage and question, as the generator reads it."""
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> "ModelSection":
+        if not self.freeze_generator:
+            return self
+        if self.type not in RAG_TYPES:
+            raise ValueError(
+                f"has freeze_generator and type {self.type}, which leaves nothing to train; "
+                "drop one"
+            )
+        if self.freeze_question_encoder:
+            raise ValueError(
+                "has freeze_question_encoder and freeze_generator, which leaves nothing to "
+                "train; drop one"
+            )
+        return self
 
     @field_validator("question_encoder")
     @classmethod
@@ -279,7 +297,13 @@ class RegularisationSection(Section):
     dropout: Fraction = 0.1
     """Dropout of the generator."""
     attention_dropout: Fraction | None = None
-    """Dropout on attention weights; only for generators that have it (BART, not T5)."""
+    """Dropout on attention weights; only for generators that have it (BART, not T5), and as the
+    generator was saved by default."""
+    encoder_layerdrop: Fraction | None = None
+    """Probability of leaving out a layer of the generator's encoder (Fan et al. 2020); only for
+    generators that have it (BART, not T5), and as the generator was saved by default."""
+    decoder_layerdrop: Fraction | None = None
+    """The same of the generator's decoder."""
     label_smoothing: Fraction = 0.0
     """Share of probability spread over the vocabulary in the training loss."""
 
@@ -396,12 +420,6 @@ class TrackingSection(Section):
     """MLflow tracking URI; a relative SQLite path is relative to where the command runs."""
 
 
-def _at_least_one(indexes: dict[str, IndexSection]) -> dict[str, IndexSection]:
-    if not indexes:
-        raise ValueError("is empty; name at least one index")
-    return indexes
-
-
 def _exactly_one(objectives: tuple[ObjectiveSection, ...]) -> tuple[ObjectiveSection, ...]:
     if len(objectives) != 1:
         raise ValueError(f"must hold exactly one objective, not {len(objectives)}")
@@ -418,8 +436,9 @@ class SpaceFile(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the searcher and of every trial."""
     data: DataSection
-    indexes: Annotated[dict[IndexName, IndexSection], AfterValidator(_at_least_one)]
-    """Indexes by name, each built once and shared by every trial."""
+    indexes: dict[IndexName, IndexSection] = Field(default_factory=dict)
+    """Indexes by name, each built once and shared by every trial; at least one if any trial
+    retrieves."""
     pool: PoolSection = PoolSection()
     trial: TrialSection
     space: dict[str, object] = Field(default_factory=dict)

@@ -138,7 +138,12 @@ class RagModel(TrialModel):
     @property
     @override
     def frozen(self) -> list[nn.Module]:
-        return [self.question_encoder] if self.trial.model.freeze_question_encoder else []
+        settings = self.trial.model
+        parts = {
+            self.question_encoder: settings.freeze_question_encoder,
+            self.generator: settings.freeze_generator,
+        }
+        return [part for part, is_frozen in parts.items() if is_frozen]
 
     def encode_questions(self, questions: Sequence[str]) -> Float[Tensor, "B D"]:
         """Return the vectors passages are searched with, gradients kept."""

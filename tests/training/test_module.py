@@ -93,6 +93,30 @@ def test_a_frozen_question_encoder_has_no_dropout_and_stays_as_it_is(
     assert not same_weights(after.generator, before.generator)
 
 
+def test_a_frozen_generator_has_no_dropout_and_stays_as_it_is(
+    make_trial: MakeTrial, train_steps: TrainSteps
+) -> None:
+    modes: list[tuple[bool, bool]] = []
+    trial = make_trial(
+        model__freeze_generator=True, optim__learning_rate=1e-2, regularisation__dropout=0.1
+    )
+    before = assemble(trial)
+
+    module = train_steps(
+        trial,
+        lambda module: modes.append((
+            any(part.training for part in module.pipeline.model.generator.modules()),
+            module.pipeline.model.question_encoder.training,
+        )),
+    )
+
+    after = module.pipeline.model
+    assert modes == [(False, True)]
+    assert same_weights(after.generator, before.generator)
+    assert not same_weights(after.question_encoder, before.question_encoder)
+    assert len(list(parameter_groups(after.network, trial.optim))) == 2
+
+
 def test_an_unfrozen_question_encoder_learns(
     make_trial: MakeTrial, train_steps: TrainSteps
 ) -> None:
