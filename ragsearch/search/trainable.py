@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.store import Passage
 from ragsearch.search.space import TRIAL_KEY
 from ragsearch.spec import Spec, TrialSection
+from ragsearch.spec.schema import RAG_TYPES
 
 if TYPE_CHECKING:
     from ragsearch.index.open import PassageIndex
@@ -72,11 +73,18 @@ def run_trial(config: dict[str, object], job: TrialJob) -> None:
         _questions(file.data.train, file.data.n_train),
         _questions(file.data.val, file.data.n_val),
     )
-    address, who = job.indexes[trial.retrieval.index], f"trial {config[TRIAL_KEY]}"
-    with retriever_of(address, trial, who) as retriever:
+    with _retriever(job, trial, f"trial {config[TRIAL_KEY]}") as retriever:
         fit_trial(
             trial, questions, retriever, report, objective=file.objectives[0], seed=file.seed
         )
+
+
+def _retriever(
+    job: TrialJob, trial: TrialSection, who: str
+) -> AbstractContextManager["Retriever | None"]:
+    if trial.model.type not in RAG_TYPES:
+        return nullcontext()
+    return retriever_of(job.indexes[trial.retrieval.index], trial, who)
 
 
 @contextmanager

@@ -145,13 +145,16 @@ def _missing_indexes(draft: Draft) -> Iterator[Finding]:
         yield Finding(("indexes",), "names no index to find passages in; name at least one")
 
 
+_OF_PASSAGES = ("val/recall_at_", "val/mrr_at_")
+
+
 def _recall_without_passages(draft: Draft) -> Iterator[Finding]:
     if all(option.value != "closed_book" for option in draft.options("model.type")):
         return
     objectives = draft.data.get("objectives")
     for place, objective in enumerate(objectives if isinstance(objectives, list) else ()):
         metric = objective.get("metric") if isinstance(objective, Mapping) else None
-        if isinstance(metric, str) and metric.startswith("val/recall"):
+        if isinstance(metric, str) and metric.startswith(_OF_PASSAGES):
             what = (
                 f"a closed_book trial has no {metric}; take another, or model.type without it"
             )
