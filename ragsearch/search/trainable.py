@@ -20,7 +20,7 @@ from ragsearch.data.questions import Question, read_questions
 from ragsearch.errors import BadInputError
 from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.store import Passage
-from ragsearch.search.space import TRIAL_KEY
+from ragsearch.search.space import LAST_KEY, TRIAL_KEY
 from ragsearch.spec import Spec, TrialSection
 from ragsearch.spec.schema import RAG_TYPES
 
@@ -61,7 +61,7 @@ def run_trial(config: dict[str, object], job: TrialJob) -> None:
     trial = job.spec.trial_with(varied(config))
 
     def report(state: EpochReport) -> None:
-        metrics = {"epoch": state.epoch, **state.metrics}
+        metrics = {"epoch": state.epoch, LAST_KEY: state.is_last, **state.metrics}
         if not state.is_best:
             tune.report(metrics)
             return

@@ -107,6 +107,14 @@ class DataSection(Section):
     """Use only the first so many training questions; all by default."""
     n_val: Count | None = None
     """Use only the first so many validation questions; all by default."""
+    n_test: Count | None = None
+    """Use only the first so many test questions; all by default."""
+
+    @model_validator(mode="after")
+    def _test_is_there_to_cut(self) -> "DataSection":
+        if self.n_test is not None and self.test is None:
+            raise ValueError("has n_test and no test; give the file or drop n_test")
+        return self
 
 
 class ChunkSection(Section):
@@ -313,10 +321,16 @@ class TrainSection(Section):
 
     max_epochs: Count = 3
     """Passes over the training questions, one validation after each."""
+    early_stopping_patience: Count | None = None
+    """Validations without a better objective after which a trial is finished; by default it
+    goes on for `max_epochs`."""
     batch_size: Count = 16
     """Questions a forward pass holds at most; it changes memory and speed, not the result."""
     eval_batch_size: Count = 32
     """Questions a forward pass holds in validation."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory,
+    slower, the same result."""
     precision: Annotated[Literal["32", "bf16-mixed", "16-mixed"], BeforeValidator(_as_text)] = (
         "32"
     )

@@ -38,7 +38,9 @@ class EpochReport:
     metrics: dict[str, float]
     """`val/...`, `train/...` and `time/...`."""
     is_best: bool
-    """No validation of this trial before had a better objective."""
+    """No validation of this trial before had as good an objective."""
+    is_last: bool
+    """The trial ends with it: at `max_epochs`, or because its patience is at an end."""
     save: Callable[[Path], None]
     """Write the model as it is now into a folder."""
 
@@ -130,6 +132,7 @@ class _Reporter(pl.Callback):
         self._metric = objective.metric
         self._sign = 1.0 if objective.goal == "max" else -1.0
         self._best = -math.inf
+        self._n_worse = 0
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -140,4 +143,8 @@ class _Reporter(pl.Callback):
         score = self._sign * metrics[self._metric]
         is_best = score > self._best
         self._best = max(score, self._best)
-        self._report(EpochReport(trainer.current_epoch + 1, metrics, is_best, self._model.save))
+        self._n_worse = 0 if is_best else self._n_worse + 1
+        epoch, settings = trainer.current_epoch + 1, self._model.trial.train
+        trainer.should_stop = self._n_worse == settings.early_stopping_patience
+        is_last = trainer.should_stop or epoch == settings.max_epochs
+        self._report(EpochReport(epoch, metrics, is_best, is_last, self._model.save))

@@ -246,6 +246,10 @@ MUTATIONS = {
         "space.optim.warmup_steps: holds 1 and 0.2, but trial.optim has warmup_steps and"
         " warmup_share; give the one or the other",
     ),
+    "test questions counted without a file": (
+        "  val: val.jsonl\n", "  val: val.jsonl\n  n_test: 3\n", 4,
+        "data: has n_test and no test; give the file or drop n_test",
+    ),
     "nothing to train": (
         "    generator: models/bart\n", "    generator: models/bart\n"
         "    freeze_generator: true\n    freeze_question_encoder: true\n", 16,
