@@ -23,6 +23,7 @@ from ragsearch.index.store import Passage
 from ragsearch.search.space import LAST_KEY, TRIAL_KEY
 from ragsearch.spec import Spec, TrialSection
 from ragsearch.spec.schema import RAG_TYPES
+from ragsearch.training.trace import TRACE_FILE, traced
 
 if TYPE_CHECKING:
     from ragsearch.index.open import PassageIndex
@@ -47,6 +48,13 @@ class TrialJob:
     spec: Spec
     indexes: Mapping[str, IndexAddress]
     """By the index's name in the space file."""
+    folder: Path
+    """The folder of the trials' folders."""
+
+
+def folder_name(number: object) -> str:
+    """Return the name of a trial's folder."""
+    return f"trial-{number:04d}"
 
 
 def run_trial(config: dict[str, object], job: TrialJob) -> None:
@@ -73,7 +81,9 @@ def run_trial(config: dict[str, object], job: TrialJob) -> None:
         _questions(file.data.train, file.data.n_train),
         _questions(file.data.val, file.data.n_val),
     )
-    with _retriever(job, trial, f"trial {config[TRIAL_KEY]}") as retriever:
+    number = config[TRIAL_KEY]
+    trace = job.folder / folder_name(number) / TRACE_FILE if trial.train.profile else None
+    with _retriever(job, trial, f"trial {number}") as retriever, traced(trace):
         fit_trial(
             trial, questions, retriever, report, objective=file.objectives[0], seed=file.seed
         )

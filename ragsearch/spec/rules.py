@@ -42,9 +42,8 @@ def broken_rules(draft: Draft) -> Iterator[Finding]:
 
 
 _FIXED = {
-    "retrieval.backend": (
-        "must be the same for all trials, as it changes no model; set trial.retrieval.backend"
-    )
+    path: f"must be the same for all trials, as it changes no model; set trial.{path}"
+    for path in ("retrieval.backend", "train.profile")
 }
 """Keys of a trial that cannot vary, and why."""
 

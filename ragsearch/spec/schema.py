@@ -331,6 +331,9 @@ class TrainSection(Section):
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory,
     slower, the same result."""
+    profile: bool = False
+    """Keep a profiler's trace of optimiser steps 2 to 5 of every trial: `trace.json.gz` in its
+    folder and an artifact of its MLflow run, to be opened with Perfetto."""
     precision: Annotated[Literal["32", "bf16-mixed", "16-mixed"], BeforeValidator(_as_text)] = (
         "32"
     )

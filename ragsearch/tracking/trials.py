@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from numbers import Real
+from pathlib import Path
 from typing import cast
 
 from mlflow import MlflowClient
@@ -19,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from typing_extensions import override
 
 from ragsearch.tracking.child import Child, Parent, Point
+from ragsearch.training.trace import TRACE_FILE
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +127,9 @@ class TrialRuns(LoggerCallback):
     def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
         """Write the rest of a trial and how it ended."""
         child = self._child_of(trial)
+        trace = Path(trial.path or "", TRACE_FILE)
+        if trace.is_file():
+            child.files.append(str(trace))
         child.end(self._how_it_ended(trial, failed=failed), self._now_ms())
         self._flush([child])
 

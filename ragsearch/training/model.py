@@ -9,6 +9,7 @@ Axes: B questions, L question tokens, D embedding size.
 """
 
 import json
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,8 +80,13 @@ class TrialModel(ABC):
 
     @property
     @abstractmethod
+    def parts(self) -> list[nn.Module]:
+        """What the network is made of, each with weights of its own."""
+
+    @property
     def frozen(self) -> list[nn.Module]:
         """The parts that are not trained."""
+        return []
 
     @abstractmethod
     def context_builder(self) -> ContextBuilder:
@@ -134,6 +140,11 @@ class RagModel(TrialModel):
     @override
     def generator(self) -> PreTrainedModel:
         return self.network.rag.generator
+
+    @property
+    @override
+    def parts(self) -> list[nn.Module]:
+        return [self.question_encoder, self.generator]
 
     @property
     @override
@@ -206,8 +217,8 @@ class ClosedBookModel(TrialModel):
 
     @property
     @override
-    def frozen(self) -> list[nn.Module]:
-        return []
+    def parts(self) -> list[nn.Module]:
+        return [self.network]
 
     @override
     def context_builder(self) -> ContextBuilder:
@@ -242,7 +253,29 @@ def assemble(trial: TrialSection) -> TrialModel:
     model = _assemble_closed_book(trial) if is_closed else _assemble_rag(trial)
     for part in model.frozen:
         part.requires_grad_(requires_grad=False)
+    if trial.train.gradient_checkpointing:
+        for part in model.parts:
+            _keep_no_activations(part, trial)
     return model
+
+
+def _keep_no_activations(part: nn.Module, trial: TrialSection) -> None:
+    """Turn gradient checkpointing on where a part supports it.
+
+    Neither a RAG model as a whole nor DPR's wrapper does; the models inside do.
+    """
+    inner = (module for module in part.modules() if isinstance(module, PreTrainedModel))
+    able = next((module for module in inner if module.supports_gradient_checkpointing), None)
+    if able is None:
+        what = f"a {type(part).__name__} does not support it; leave it out"
+        raise BadInputError.single(
+            trial.model.generator, what, key="trial.train.gradient_checkpointing"
+        )
+    with warnings.catch_warnings():
+        # its new name, `activation_checkpointing_enable`, is younger than Transformers 5.17
+        warnings.simplefilter("ignore", FutureWarning)
+        # the reentrant kind gives no gradient where no input has one, as token ids have none
+        able.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
 
 
 def _assemble_rag(trial: TrialSection) -> RagModel:

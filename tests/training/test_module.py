@@ -1,6 +1,7 @@
 """Training steps: what moves, by how much, with which dropout."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from ragsearch.data.questions import Question
 from ragsearch.spec import TrialSection
 from ragsearch.training import fit
 from ragsearch.training.loss import marginal_loss
-from ragsearch.training.model import assemble
+from ragsearch.training.model import assemble, load
 from ragsearch.training.module import RagModule
 from ragsearch.training.optimizer import parameter_groups
 from ragsearch.training.pipeline import Pipeline
@@ -312,6 +313,55 @@ def test_gradients_are_left_as_they_are_without_a_limit(
 
 def norm_of(module: RagModule) -> float:
     return torch.stack([grad.norm() for grad in gradients_of(module).values()]).norm().item()
+
+
+@contextmanager
+def watched_linears(ran: list[bool]) -> Iterator[None]:
+    """Count the runs of every linear layer, those for the backward pass included."""
+
+    def note(module: torch.nn.Module, *_: object) -> None:
+        if isinstance(module, torch.nn.Linear) and module.training:
+            ran.append(True)
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("generator", ["t5", "bart"])
+def test_gradient_checkpointing_computes_twice_and_changes_no_gradient(
+    generator: str, make_trial: MakeTrial, train_steps: TrainSteps
+) -> None:
+    gradients: list[dict[str, Tensor]] = []
+    settings = {"optim__max_grad_norm": None, "regularisation__dropout": 0.1}
+
+    ran: list[list[bool]] = [[], []]
+
+    for is_on in (False, True):
+        trial = make_trial(generator, **settings, train__gradient_checkpointing=is_on)
+        with watched_linears(ran[is_on]):
+            train_steps(trial, lambda module: gradients.append(gradients_of(module)))
+
+    assert len(ran[True]) > 1.8 * len(ran[False]) > 0  # heads lie outside the layers
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("generator", ["t5", "bart"])
+def test_gradient_checkpointing_reaches_both_parts_and_is_not_saved(
+    generator: str, make_trial: MakeTrial, tmp_path: Path
+) -> None:
+    """B21: turned on for the whole RAG model it raises an error."""
+    model = assemble(make_trial(generator, train__gradient_checkpointing=True))
+
+    def on(part: torch.nn.Module) -> bool:
+        return any(getattr(inner, "gradient_checkpointing", False) for inner in part.modules())
+
+    model.save(tmp_path)
+    assert [on(part) for part in model.parts] == [True, True]
+    assert not on(load(tmp_path).network)
 
 
 @pytest.mark.parametrize("kind", ["rag_sequence", "rag_token"])
