@@ -134,7 +134,8 @@ def ask(
             continue
         typer.echo(f"{answer.answer}\n")
         rows = [(p.weight, p.title, p.text) for p in answer.passages]
-        print_table(("weight", "title", "text"), rows)
+        if rows:
+            print_table(("weight", "title", "text"), rows)
 
 
 def show_trials(record: "SearchRecord") -> None:

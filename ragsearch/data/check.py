@@ -72,7 +72,7 @@ def check_inputs(spec: Spec) -> Inputs:
 def _files(spec: Spec) -> dict[str, tuple[str, int | None]]:
     data = spec.file.data
     files = {"train": (data.train, data.n_train), "val": (data.val, data.n_val)}
-    return files if data.test is None else files | {"test": (data.test, None)}
+    return files if data.test is None else files | {"test": (data.test, data.n_test)}
 
 
 def _questions(spec: Spec, name: str, mistakes: list[Mistake]) -> list[PlacedQuestion]:

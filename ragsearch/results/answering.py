@@ -74,8 +74,8 @@ def _why_useless(index: PassageIndex | None, name: str, value: int) -> str | Non
     return None
 
 
-def open_its_index(bundle: Bundle, folder: Path | None, *, verify: bool) -> PassageIndex:
-    """Return the index a bundle was trained with, open.
+def open_its_index(bundle: Bundle, folder: Path | None, *, verify: bool) -> PassageIndex | None:
+    """Return the index a bundle was trained with, open; None if it was trained without one.
 
     Args:
         bundle: The bundle.
@@ -83,9 +83,15 @@ def open_its_index(bundle: Bundle, folder: Path | None, *, verify: bool) -> Pass
         verify: Whether to read the whole index and compare its checksums.
 
     Raises:
-        BadInputError: If it is not there, damaged, or another index.
+        BadInputError: If it is not there, damaged, or another index, or given to a bundle that
+            has none.
     """
     wanted = bundle.manifest.index
+    if wanted is None:
+        if folder is not None:
+            what = f"{bundle.folder} answers without passages; leave --index out"
+            raise BadInputError.single(folder, what)
+        return None
     if folder is None and not Path(wanted.folder).is_dir():
         what = f"the bundle's index {wanted.name!r} is gone; say where it is with --index"
         raise BadInputError.single(wanted.folder, what)

@@ -36,7 +36,7 @@ class Answer:
     question: str
     answer: str
     passages: list[WeighedPassage]
-    """Best first; none if the index found none."""
+    """Best first; none if the index found none, or the model retrieves nothing."""
     contexts: list[str]
     """What the generator read, passage by passage."""
     doc_scores: list[float]

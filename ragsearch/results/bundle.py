@@ -43,10 +43,11 @@ class Manifest:
     """Of the trial's best epoch, the one the weights are from."""
     configuration: Mapping[str, Any]  # Any: a `trial:` section as plain data
     """The trial as a complete `trial:` section of a space file."""
-    pooling: str
-    """How the question encoder's token vectors become one."""
+    pooling: str | None
+    """How the question encoder's token vectors become one; None without a question encoder."""
     decode: Mapping[str, int]
-    index: IndexReference
+    index: IndexReference | None
+    """None for a model that retrieves nothing."""
     spec: Mapping[str, Any]  # Any: a space file as plain data
     """The search's space file, with every default filled in."""
     versions: Mapping[str, str]
@@ -74,7 +75,9 @@ class Manifest:
             content = json.loads(file.read_text(encoding="utf-8"))
             found = content["format"]
             if found == FORMAT:
-                return cls(**content | {"index": IndexReference(**content["index"])})
+                index = content["index"]
+                reference = None if index is None else IndexReference(**index)
+                return cls(**content | {"index": reference})
         except (ValueError, TypeError, KeyError) as error:
             what = f"the manifest is damaged ({error}); export the trial again"
             raise BadInputError.single(file, what) from error

@@ -7,32 +7,22 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ragsearch.results.bundle import CARD_FILE, RETRIEVER_FOLDER, Manifest
+from ragsearch.results.bundle import CARD_FILE, RETRIEVER_FOLDER, IndexReference, Manifest
 from ragsearch.results.leaderboard import BASELINE
-
-_KINDS = {"rag_sequence": "RAG-Sequence", "rag_token": "RAG-Token"}
-_CLASSES = {"rag_sequence": "RagSequenceForGeneration", "rag_token": "RagTokenForGeneration"}
 
 _CARD = """\
 ---
 library_name: transformers
 license: unknown
 tags:
-- rag
-- retrieval-augmented-generation
+{tags}
 - question-answering
 - ragsearch
 ---
 
 # {search}, trial {trial}
 
-A {kind} model (Lewis et al. 2020, [arXiv 2005.11401](https://arxiv.org/abs/2005.11401)): the
-question encoder `{encoder}` and the generator `{generator}`, fine-tuned together by
-[ragsearch](https://pypi.org/project/ragsearch/) {version}. The licences of those two and of the
-training data apply.
-
-It answers from passages of the index `{index}`: {n_passages:,} passages of {dimension}
-dimensions, fingerprint `{fingerprint}`. No other index fits.
+{what}
 
 ## Scores
 
@@ -40,8 +30,8 @@ On the validation questions of the search, exact match and F1 as SQuAD defines t
 
 {scores}
 
-`manifest.json` holds the whole configuration, the index's fingerprint, the versions of the
-libraries and the SHA-256 of every file.
+`manifest.json` holds the whole configuration, {also_pinned}the versions of the libraries and
+the SHA-256 of every file.
 
 ## Ask it with ragsearch
 
@@ -50,10 +40,30 @@ ragsearch ask DIR "your question"
 ragsearch eval DIR --data questions.jsonl
 ```
 
-`DIR` is this folder. Where the index has moved, add `--index FOLDER`.
+`DIR` is this folder.{moved}
 
 ## Load it with Transformers
 
+{loading}{retriever}"""
+
+_RAG_TAGS = "- rag\n- retrieval-augmented-generation"
+
+_RAG = """\
+A {kind} model (Lewis et al. 2020, [arXiv 2005.11401](https://arxiv.org/abs/2005.11401)): the
+question encoder `{encoder}` and the generator `{generator}`, fine-tuned together by
+[ragsearch](https://pypi.org/project/ragsearch/) {version}. The licences of those two and of the
+training data apply.
+
+It answers from passages of the index `{index}`: {n_passages:,} passages of {dimension}
+dimensions, fingerprint `{fingerprint}`. No other index fits."""
+
+_CLOSED_BOOK = """\
+A closed-book model: the generator `{generator}`, fine-tuned by
+[ragsearch](https://pypi.org/project/ragsearch/) {version} to answer questions from its weights
+alone, without passages: what retrieval is to be measured against. The licences of the generator
+and of the training data apply."""
+
+_LOAD_RAG = """\
 ```python
 from transformers import GenerationConfig, RagTokenizer, {cls}
 
@@ -74,7 +84,28 @@ tokens = tokenizer.generator(
 {generate}
 print(tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip())
 ```
-{caveat}{retriever}"""
+{caveat}"""
+
+_LOAD_CLOSED_BOOK = """\
+```python
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+
+tokenizer = AutoTokenizer.from_pretrained("DIR")
+model = AutoModelForSeq2SeqLM.from_pretrained("DIR").eval()
+settings = GenerationConfig.from_pretrained("DIR")
+```
+
+```python
+tokens = tokenizer({prefix}"your question", return_tensors="pt")
+ids = model.generate(
+    tokens["input_ids"], attention_mask=tokens["attention_mask"], generation_config=settings
+)
+print(tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip())
+```
+"""
+
+_KINDS = {"rag_sequence": "RAG-Sequence", "rag_token": "RAG-Token"}
+_CLASSES = {"rag_sequence": "RagSequenceForGeneration", "rag_token": "RagTokenForGeneration"}
 
 _GENERATE = {
     "rag_token": """\
@@ -156,25 +187,55 @@ def write_card(folder: Path, manifest: Manifest, baseline: Mapping[str, float] |
         manifest: Its manifest.
         baseline: Metrics of the search's baseline trial, to compare with.
     """
-    kind = manifest.configuration["model"]["type"]
+    index = manifest.index
+    about = _about_closed_book(manifest) if index is None else _about_rag(manifest, index)
     card = _CARD.format(
         search=manifest.search,
         trial=manifest.trial,
-        kind=_KINDS[kind],
-        encoder=_short(manifest.configuration["model"]["question_encoder"]),
-        generator=_short(manifest.configuration["model"]["generator"]),
-        version=manifest.versions["ragsearch"],
-        index=manifest.index.name,
-        n_passages=manifest.index.n_passages,
-        dimension=manifest.index.dimension,
-        fingerprint=manifest.index.fingerprint[:16],
         scores="\n".join(_scores(manifest, baseline)),
+        retriever=_retriever(folder),
+        **about,
+    )
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def _about_rag(manifest: Manifest, index: IndexReference) -> dict[str, str]:
+    settings = manifest.configuration["model"]
+    kind = settings["type"]
+    what = _RAG.format(
+        kind=_KINDS[kind],
+        encoder=_short(settings["question_encoder"]),
+        generator=_short(settings["generator"]),
+        version=manifest.versions["ragsearch"],
+        index=index.name,
+        n_passages=index.n_passages,
+        dimension=index.dimension,
+        fingerprint=index.fingerprint[:16],
+    )
+    loading = _LOAD_RAG.format(
         cls=_CLASSES[kind],
         generate=_GENERATE[kind],
         caveat=_CAVEAT if kind == "rag_sequence" else "",
-        retriever=_retriever(folder),
     )
-    (folder / CARD_FILE).write_text(card, encoding="utf-8")
+    return {
+        "tags": _RAG_TAGS,
+        "what": what,
+        "loading": loading,
+        "also_pinned": "the index's fingerprint, ",
+        "moved": " Where the index has moved, add `--index FOLDER`.",
+    }
+
+
+def _about_closed_book(manifest: Manifest) -> dict[str, str]:
+    settings = manifest.configuration["model"]
+    prefix = f"{settings['prefix']!r} + " if settings["prefix"] else ""
+    what = _CLOSED_BOOK.format(
+        generator=_short(settings["generator"]), version=manifest.versions["ragsearch"]
+    )
+    loading = _LOAD_CLOSED_BOOK.format(prefix=prefix)
+    return {"tags": "- closed-book", "what": what, "loading": loading} | dict.fromkeys(
+        ("also_pinned", "moved"), ""
+    )
 
 
 def _scores(manifest: Manifest, baseline: Mapping[str, float] | None) -> Iterator[str]:
@@ -183,8 +244,12 @@ def _scores(manifest: Manifest, baseline: Mapping[str, float] | None) -> Iterato
     yield "|---|---|" + ("---|" if compared else "")
     for name, value in manifest.metrics.items():
         if name.startswith("val/"):
-            other = f" {baseline[name]:.4f} |" if compared and baseline else ""
+            other = f" {_shown(baseline.get(name))} |" if compared and baseline else ""
             yield f"| {name} | {value:.4f} |{other}"
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"  # without retrieval there is no recall
 
 
 def _short(model: str) -> str:

@@ -72,7 +72,7 @@ def evaluate(
     with trial_threads(opened), validation_arithmetic(pipeline):
         examples = list(evaluation.evaluate(pipeline, questions))
     summary = evaluation.summarise(examples) | {"n": len(examples)}
-    if no_retrieval:
+    if found is None:
         summary = {name: value for name, value in summary.items() if "recall" not in name}
     return Evaluation(summary, examples)
 

@@ -34,6 +34,8 @@ _COPIED = (
     "trial.json",
     "*.safetensors",
     "*.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
     "question_encoder_tokenizer/*",
     "generator_tokenizer/*",
 )
@@ -149,14 +151,14 @@ def _manifest(
     configuration = settings["trial"]
     index = _index(record, configuration["retrieval"]["index"])
     if hf_retriever:
-        _add_retriever(folder, Path(index.folder))
+        _add_retriever(folder, index)
     return Manifest(
         format=FORMAT,
         search=record.search,
         trial=trial.trial,
         metrics=record.best_epoch(trial) or {},
         configuration=configuration,
-        pooling=settings["pooling"],
+        pooling=settings.get("pooling"),
         decode=configuration["decode"],
         index=index,
         spec=_resolved(record),
@@ -169,7 +171,9 @@ def _manifest(
     )
 
 
-def _index(record: SearchRecord, name: str) -> IndexReference:
+def _index(record: SearchRecord, name: str) -> IndexReference | None:
+    if not name:  # of a trial that retrieves nothing
+        return None
     used = record.indexes[name]
     found = read_manifest(Path(used.folder))
     if found.fingerprint != used.fingerprint:
@@ -183,15 +187,18 @@ def _index(record: SearchRecord, name: str) -> IndexReference:
     )
 
 
-def _add_retriever(folder: Path, index: Path) -> None:
+def _add_retriever(folder: Path, index: IndexReference | None) -> None:
     """Write the index as stock `RagRetriever` reads it, and have the configuration name it."""
+    if index is None:
+        what = "the trial retrieves nothing, so there is no index to write; leave it out"
+        raise BadInputError.single("--hf-retriever", what)
     from ragsearch.index.hf import FAISS, PASSAGES, write_hf_dataset
     from ragsearch.index.open import open_index
 
     file = folder / "config.json"
     config = json.loads(file.read_text())
     _check_stock_can_ask(config["question_encoder"]["model_type"], folder)
-    write_hf_dataset(open_index(index), folder / RETRIEVER_FOLDER)
+    write_hf_dataset(open_index(Path(index.folder)), folder / RETRIEVER_FOLDER)
     # Relative to the bundle, which may be moved: stock code takes them from where it runs.
     config["index_name"] = "custom"
     config["passages_path"] = f"{RETRIEVER_FOLDER}/{PASSAGES}"

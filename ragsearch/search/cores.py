@@ -68,7 +68,7 @@ def _searches(spec: Spec) -> _Searches:
     if spec.file.trial.retrieval.backend != "pool":
         return _Searches(0, 0)
     used, pool = spec.used_indexes, spec.file.pool
-    n_shards = max(spec.file.indexes[name].shards for name in used)
+    n_shards = max((spec.file.indexes[name].shards for name in used), default=0)
     return _Searches(len(used) * pool.on_one_node, n_shards * pool.threads)
 
 

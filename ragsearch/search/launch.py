@@ -21,11 +21,13 @@ from ragsearch.search.progress import Bookkeeper, EndOfSearch
 from ragsearch.search.record import SearchRecord, Status
 from ragsearch.search.scheduler import make_scheduler
 from ragsearch.search.space import TRIAL_KEY, make_searcher
-from ragsearch.search.trainable import IndexAddress, TrialJob, run_trial, varied
+from ragsearch.search.trainable import IndexAddress, TrialJob, folder_name, run_trial, varied
 from ragsearch.spec import Spec
 from ragsearch.tracking import SearchRun, TrialRuns
 
 log = logging.getLogger(__name__)
+
+_TUNE = "tune"  # the folder of Ray Tune in that of a search
 
 
 def run_trials(spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex]) -> None:
@@ -40,6 +42,7 @@ def run_trials(spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex
                 name: stack.enter_context(reachable(spec, index, record.search))
                 for name, index in indexes.items()
             },
+            record.folder / _TUNE,
         )
         tracker = stack.enter_context(_tracked(spec, record, end))
         callbacks = [Bookkeeper(spec, record, end), tracker]
@@ -153,7 +156,7 @@ def _tuner(
             trial_dirname_creator=_folder_name,
         ),
         run_config=tune.RunConfig(
-            name="tune",
+            name=_TUNE,
             storage_path=str(record.folder),
             stop=end,
             callbacks=callbacks,
@@ -168,4 +171,4 @@ def _tuner(
 
 
 def _folder_name(trial: Trial) -> str:
-    return f"trial-{trial.config[TRIAL_KEY]:04d}"
+    return folder_name(trial.config[TRIAL_KEY])

@@ -168,7 +168,7 @@ def _oversized(spec: Spec) -> Iterator[Mistake]:
 def _unequal_widths(spec: Spec) -> Iterator[Mistake]:
     """Find indexes whose vectors the question encoder's cannot be multiplied with."""
     question_encoder = spec.file.trial.model.question_encoder
-    width = _hidden_size(question_encoder)
+    width = question_encoder and _hidden_size(question_encoder)
     for name in spec.used_indexes:
         other = _hidden_size(spec.file.indexes[name].encoder)
         if width and other and width != other:
@@ -253,11 +253,12 @@ def _index_bytes(faiss: str, n_passages: int, dimension: int) -> int:
 def _memory(
     trial: TrialSection, indexes: tuple[IndexPlan, ...], concurrent: int | None
 ) -> int | None:
-    sizes = [_weights(trial.model.question_encoder), _weights(trial.model.generator)]
-    sizes += [index.index_bytes for index in indexes]
+    models = filter(None, (trial.model.question_encoder, trial.model.generator))
+    parts = [_weights(model) for model in models]
+    sizes = [*parts, *(index.index_bytes for index in indexes)]
     if concurrent is None or any(size is None for size in sizes):
         return None
-    weights = sum(size for size in sizes[:2] if size is not None)
+    weights = sum(size for size in parts if size is not None)
     served = sum(
         index.copies * (index.index_bytes or 0)
         + index.replicas * (_REPLICA_BYTES + _TORCH_BYTES * index.has_sketch)

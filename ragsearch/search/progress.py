@@ -14,7 +14,7 @@ from ray.tune.experiment import Trial
 from typing_extensions import override
 
 from ragsearch.search.record import SearchRecord, Status, TrialRecord
-from ragsearch.search.space import TRIAL_KEY
+from ragsearch.search.space import LAST_KEY, TRIAL_KEY
 from ragsearch.search.trainable import varied
 from ragsearch.spec import Spec
 
@@ -116,7 +116,7 @@ class Bookkeeper(tune.Callback):
     ) -> None:
         """Close a record: finished, stopped early or interrupted."""
         record = self._of(trial)
-        if len(record.epochs) >= self._n_epochs(trial):
+        if (trial.last_result or {}).get(LAST_KEY):
             record.status = Status.FINISHED
         elif self._end.stop_all():
             record.status = Status.INTERRUPTED

@@ -16,6 +16,9 @@ from ragsearch.spec import Choice, Domain, Int, Log, Ordinal, Spec, Uniform
 TRIAL_KEY = "trial"
 """Where a Tune config carries the number of its trial."""
 
+LAST_KEY = "is_last"
+"""Where a result of Tune says that the trial ends with it by itself."""
+
 
 def make_searcher(spec: Spec, storage: str, study_name: str) -> OptunaSearch:
     """Make the searcher that proposes the trials of a search, the baseline first.

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,8 +20,10 @@ from ragsearch.data.questions import Question, read_questions
 from ragsearch.errors import BadInputError
 from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.store import Passage
-from ragsearch.search.space import TRIAL_KEY
+from ragsearch.search.space import LAST_KEY, TRIAL_KEY
 from ragsearch.spec import Spec, TrialSection
+from ragsearch.spec.schema import RAG_TYPES
+from ragsearch.training.trace import TRACE_FILE, traced
 
 if TYPE_CHECKING:
     from ragsearch.index.open import PassageIndex
@@ -46,6 +48,13 @@ class TrialJob:
     spec: Spec
     indexes: Mapping[str, IndexAddress]
     """By the index's name in the space file."""
+    folder: Path
+    """The folder of the trials' folders."""
+
+
+def folder_name(number: object) -> str:
+    """Return the name of a trial's folder."""
+    return f"trial-{number:04d}"
 
 
 def run_trial(config: dict[str, object], job: TrialJob) -> None:
@@ -60,7 +69,7 @@ def run_trial(config: dict[str, object], job: TrialJob) -> None:
     trial = job.spec.trial_with(varied(config))
 
     def report(state: EpochReport) -> None:
-        metrics = {"epoch": state.epoch, **state.metrics}
+        metrics = {"epoch": state.epoch, LAST_KEY: state.is_last, **state.metrics}
         if not state.is_best:
             tune.report(metrics)
             return
@@ -72,11 +81,20 @@ def run_trial(config: dict[str, object], job: TrialJob) -> None:
         _questions(file.data.train, file.data.n_train),
         _questions(file.data.val, file.data.n_val),
     )
-    address, who = job.indexes[trial.retrieval.index], f"trial {config[TRIAL_KEY]}"
-    with retriever_of(address, trial, who) as retriever:
+    number = config[TRIAL_KEY]
+    trace = job.folder / folder_name(number) / TRACE_FILE if trial.train.profile else None
+    with _retriever(job, trial, f"trial {number}") as retriever, traced(trace):
         fit_trial(
             trial, questions, retriever, report, objective=file.objectives[0], seed=file.seed
         )
+
+
+def _retriever(
+    job: TrialJob, trial: TrialSection, who: str
+) -> AbstractContextManager["Retriever | None"]:
+    if trial.model.type not in RAG_TYPES:
+        return nullcontext()
+    return retriever_of(job.indexes[trial.retrieval.index], trial, who)
 
 
 @contextmanager

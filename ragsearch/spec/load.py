@@ -28,6 +28,7 @@ from ragsearch.spec.messages import findings_of
 from ragsearch.spec.paths import resolve_paths
 from ragsearch.spec.rules import broken_rules, merged
 from ragsearch.spec.schema import SpaceFile, TrialSection
+from ragsearch.spec.uses import reads_passages, without_useless
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Spec:
     def trial_with(self, overrides: Mapping[str, object]) -> TrialSection:
         """Return the baseline with other values at dotted paths, validated again.
 
+        What it has no use for then, such as a question encoder without retrieval, is left out.
+
         Args:
             overrides: Dotted path in the trial to value; numpy scalars become Python's.
 
@@ -56,7 +59,8 @@ class Spec:
         """
         values = {path: _python_scalar(value) for path, value in overrides.items()}
         try:
-            return TrialSection.model_validate(merged(self.file.trial.model_dump(), values))
+            trial = without_useless(merged(self.file.trial.model_dump(), values))
+            return TrialSection.model_validate(trial)
         except ValidationError as error:
             findings = findings_of(error, TrialSection)
             mistakes = [Mistake("", _in_trial(path), what) for path, what, _ in findings]
@@ -149,7 +153,7 @@ def _all_findings(document: Document, draft: Draft) -> Iterator[Finding]:
 def _name_the_only_index(draft: Draft) -> None:
     names = draft.names("indexes")
     trial = draft.data.get("trial")
-    if len(names) != 1 or not isinstance(trial, dict):
+    if len(names) != 1 or not isinstance(trial, dict) or not reads_passages(draft):
         return
     retrieval = trial.setdefault("retrieval", {})
     if isinstance(retrieval, dict) and retrieval.get("index", "") == "":

@@ -4,19 +4,20 @@ In: a `Draft`, right or wrong. Out: `Finding`s; a rule is silent about values th
 by themselves, those are reported by the schema.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import ValidationError
 
 from ragsearch.spec.document import Finding
 from ragsearch.spec.domains import BadDomainError, parse_domain
-from ragsearch.spec.draft import Draft, is_count
+from ragsearch.spec.draft import Draft, Option, is_count
 from ragsearch.spec.keys import leaves, suggestion
 from ragsearch.spec.knobs import useless_knobs
 from ragsearch.spec.messages import findings_of, shown
-from ragsearch.spec.models import bad_models, unheard_dropout
+from ragsearch.spec.models import bad_models, lacking_keys
 from ragsearch.spec.paths import missing_files
 from ragsearch.spec.schema import TrialSection
+from ragsearch.spec.uses import reads_passages, useless_keys
 
 
 def broken_rules(draft: Draft) -> Iterator[Finding]:
@@ -27,19 +28,22 @@ def broken_rules(draft: Draft) -> Iterator[Finding]:
     """
     yield from _bad_domains(draft)
     yield from _unusable_values(draft)
+    yield from _unusable_pairs(draft)
+    yield from useless_keys(draft)
+    yield from _missing_indexes(draft)
+    yield from _recall_without_passages(draft)
     yield from _unknown_indexes(draft)
     yield from useless_knobs(draft)
     yield from _late_rungs(draft)
     yield from _half_precision_without_gpu(draft)
-    yield from unheard_dropout(draft)
+    yield from lacking_keys(draft)
     yield from bad_models(draft)
     yield from missing_files(draft)
 
 
 _FIXED = {
-    "retrieval.backend": (
-        "must be the same for all trials, as it changes no model; set trial.retrieval.backend"
-    )
+    path: f"must be the same for all trials, as it changes no model; set trial.{path}"
+    for path in ("retrieval.backend", "train.profile")
 }
 """Keys of a trial that cannot vary, and why."""
 
@@ -66,25 +70,64 @@ def _unusable_values(draft: Draft) -> Iterator[Finding]:
     Yields:
         At most one finding a domain.
     """
+    trial = draft.value("trial")
+    before = _refusals(trial)
     for path in draft.domains.keys() & set(leaves(TrialSection)):
-        for _, value in draft.varied(path):
-            why = _why_refused(draft, path, value)
-            if why:
-                what = f"holds {shown(value)}, but trial.{path} {why}"
-                yield Finding(("space", path), what)
+        for option in draft.varied(path):
+            after = _refusals(merged(trial, {path: option.value}))
+            new = {key: why for key, why in after.items() if key == path or key not in before}
+            if new:
+                yield _refused([option], new)
                 break
 
 
-def _why_refused(draft: Draft, path: str, value: object) -> str | None:
+# What two keys may be by themselves and not together.
+_PAIRS = (
+    ("model.freeze_question_encoder", "model.freeze_generator"),
+    ("model.freeze_generator", "model.type"),
+    ("optim.warmup_steps", "optim.warmup_share"),
+)
+
+
+def _unusable_pairs(draft: Draft) -> Iterator[Finding]:
+    """Try two keys that both vary together, where each value alone may be right.
+
+    Yields:
+        At most one finding a pair.
+    """
     trial = draft.value("trial")
-    keys = tuple(path.split("."))
+    for pair in _PAIRS:
+        if not draft.domains.keys() >= set(pair):
+            continue
+        said = _refusals(trial).keys() | {
+            key
+            for path in pair
+            for option in draft.varied(path)
+            for key in _refusals(merged(trial, {path: option.value}))
+        }
+        for options in draft.combinations(*pair):
+            values = {path: option.value for path, option in zip(pair, options, strict=True)}
+            found = _refusals(merged(trial, values))
+            if new := {key: why for key, why in found.items() if key not in said}:
+                yield _refused(options, new)
+                break
+
+
+def _refused(options: Sequence[Option], refusals: Mapping[str, str]) -> Finding:
+    held = " and ".join(shown(option.value) for option in options)
+    key, why = next(iter(refusals.items()))
+    return Finding(options[0].path, f"holds {held}, but trial.{key} {why}")
+
+
+def _refusals(trial: object) -> dict[str, str]:
+    """Return why a trial's plain data is refused, by dotted path in it."""
     try:
-        TrialSection.model_validate(merged(trial, {path: value}))
+        TrialSection.model_validate(trial)
     except ValidationError as error:
-        for finding in findings_of(error, TrialSection):
-            if finding.path == keys:
-                return finding.what
-    return None
+        return {
+            ".".join(map(str, path)): what for path, what, _ in findings_of(error, TrialSection)
+        }
+    return {}
 
 
 def merged(trial: object, values: Mapping[str, object]) -> dict[str, object]:
@@ -96,9 +139,30 @@ def merged(trial: object, values: Mapping[str, object]) -> dict[str, object]:
     return result
 
 
+def _missing_indexes(draft: Draft) -> Iterator[Finding]:
+    if draft.data.get("indexes", {}) == {} and reads_passages(draft):
+        yield Finding(("indexes",), "names no index to find passages in; name at least one")
+
+
+_OF_PASSAGES = ("val/recall_at_", "val/mrr_at_")
+
+
+def _recall_without_passages(draft: Draft) -> Iterator[Finding]:
+    if all(option.value != "closed_book" for option in draft.options("model.type")):
+        return
+    objectives = draft.data.get("objectives")
+    for place, objective in enumerate(objectives if isinstance(objectives, list) else ()):
+        metric = objective.get("metric") if isinstance(objective, Mapping) else None
+        if isinstance(metric, str) and metric.startswith(_OF_PASSAGES):
+            what = (
+                f"a closed_book trial has no {metric}; take another, or model.type without it"
+            )
+            yield Finding(("objectives", place, "metric"), what)
+
+
 def _unknown_indexes(draft: Draft) -> Iterator[Finding]:
     names = draft.names("indexes")
-    if not names:
+    if not names or not reads_passages(draft):
         return
     for path, name in draft.options("retrieval.index"):
         if name == "" and path[0] == "trial" and len(names) > 1:

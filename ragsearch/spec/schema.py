@@ -14,6 +14,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -23,7 +25,10 @@ Metric = Literal[
     "val/em", "val/f1", "val/nll", "val/recall_at_1", "val/recall_at_5", "val/recall_at_10"
 ]
 METRICS: tuple[str, ...] = get_args(Metric)
-"""What every validation reports."""
+"""What every validation reports; without retrieval there is no recall."""
+
+RAG_TYPES = ("rag_sequence", "rag_token")
+"""The values of `trial.model.type` that read passages."""
 
 
 def _not_blank(text: str) -> str:
@@ -102,6 +107,14 @@ class DataSection(Section):
     """Use only the first so many training questions; all by default."""
     n_val: Count | None = None
     """Use only the first so many validation questions; all by default."""
+    n_test: Count | None = None
+    """Use only the first so many test questions; all by default."""
+
+    @model_validator(mode="after")
+    def _test_is_there_to_cut(self) -> "DataSection":
+        if self.n_test is not None and self.test is None:
+            raise ValueError("has n_test and no test; give the file or drop n_test")
+        return self
 
 
 class ChunkSection(Section):
@@ -176,11 +189,12 @@ class PoolSection(Section):
 
 
 class ModelSection(Section):
-    """Which RAG model a trial fine-tunes."""
+    """Which model a trial fine-tunes."""
 
-    type: Literal["rag_sequence", "rag_token"] = "rag_sequence"
-    """Marginalise over passages once an answer, or at every token (Lewis et al. 2020)."""
-    question_encoder: Text
+    type: Literal["rag_sequence", "rag_token", "closed_book"] = "rag_sequence"
+    """Marginalise over passages once an answer, or at every token (Lewis et al. 2020); or
+    `closed_book`, the generator alone, without passages: what retrieval is measured against."""
+    question_encoder: Annotated[Text | None, Field(validate_default=True)] = None
     """Question encoder, its vectors as wide as the index's: a folder or a hub id; of a whole
     RAG checkpoint its question encoder is taken."""
     generator: Text
@@ -192,6 +206,42 @@ class ModelSection(Section):
     """Scale question vectors to length 1."""
     freeze_question_encoder: bool = False
     """Train the generator alone."""
+    freeze_generator: bool = False
+    """Train the question encoder alone."""
+    prefix: str = ""
+    """Text before everything the generator reads, as T5 knows its tasks by; none by default."""
+    title_separator: str = " / "
+    """Text between title and text of a passage, as the generator reads it."""
+    doc_separator: str = " // "
+    """Text between passage and question, as the generator reads it."""
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> "ModelSection":
+        if not self.freeze_generator:
+            return self
+        if self.type not in RAG_TYPES:
+            raise ValueError(
+                f"has freeze_generator and type {self.type}, which leaves nothing to train; "
+                "drop one"
+            )
+        if self.freeze_question_encoder:
+            raise ValueError(
+                "has freeze_question_encoder and freeze_generator, which leaves nothing to "
+                "train; drop one"
+            )
+        return self
+
+    @field_validator("question_encoder")
+    @classmethod
+    def _who_retrieves_encodes_questions(
+        cls, name: str | None, others: ValidationInfo
+    ) -> str | None:
+        if name is None and others.data.get("type") in RAG_TYPES:
+            raise ValueError(
+                "is missing; it gives: a folder or a hub id of the encoder whose vectors "
+                "passages are searched with"
+            )
+        return name
 
 
 class RetrievalSection(Section):
@@ -213,24 +263,40 @@ class RetrievalSection(Section):
 
 
 class OptimSection(Section):
-    """The optimiser (AdamW) and its learning-rate schedule."""
+    """The optimiser and its learning-rate schedule."""
 
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    """`adamw`, or `adafactor`, which keeps less in memory (Shazeer and Stern 2018)."""
     learning_rate: Positive = 3.0e-5
     """Peak learning rate of the generator."""
     question_encoder_lr_ratio: Positive = 1.0
     """Learning rate of the question encoder as a multiple of `learning_rate`."""
-    schedule: Literal["constant", "linear", "cosine", "polynomial"] = "polynomial"
+    schedule: Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"] = (
+        "polynomial"
+    )
     """Shape of the learning rate after warm-up, over all steps of `max_epochs`."""
+    n_cycles: Count | None = None
+    """Times that `cosine_with_restarts` falls from the peak to 0; 1, without a restart, by
+    default."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Optimiser steps of linear warm-up."""
+    warmup_share: Fraction = 0.0
+    """Share of all optimiser steps of `max_epochs` that are warm-up, rounded up; instead of
+    `warmup_steps`."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.001
     """Weight decay; never on biases and layer norms."""
-    adam_epsilon: Positive = 1.0e-8
-    """Adam's epsilon."""
-    max_grad_norm: Positive = 0.1
-    """Gradients are clipped to this global norm."""
+    adam_epsilon: Positive | None = None
+    """Epsilon of `adamw`; 1e-8 by default."""
+    max_grad_norm: Positive | None = 0.1
+    """Gradients are clipped to this global norm; null leaves them as they are."""
     effective_batch: Count = 16
     """Questions an optimiser step, in as many forward passes as `train.batch_size` makes."""
+
+    @model_validator(mode="after")
+    def _warmup_is_said_once(self) -> "OptimSection":
+        if self.warmup_steps and self.warmup_share:
+            raise ValueError("has warmup_steps and warmup_share; give the one or the other")
+        return self
 
 
 class RegularisationSection(Section):
@@ -239,7 +305,13 @@ class RegularisationSection(Section):
     dropout: Fraction = 0.1
     """Dropout of the generator."""
     attention_dropout: Fraction | None = None
-    """Dropout on attention weights; only for generators that have it (BART, not T5)."""
+    """Dropout on attention weights; only for generators that have it (BART, not T5), and as the
+    generator was saved by default."""
+    encoder_layerdrop: Fraction | None = None
+    """Probability of leaving out a layer of the generator's encoder (Fan et al. 2020); only for
+    generators that have it (BART, not T5), and as the generator was saved by default."""
+    decoder_layerdrop: Fraction | None = None
+    """The same of the generator's decoder."""
     label_smoothing: Fraction = 0.0
     """Share of probability spread over the vocabulary in the training loss."""
 
@@ -249,10 +321,19 @@ class TrainSection(Section):
 
     max_epochs: Count = 3
     """Passes over the training questions, one validation after each."""
+    early_stopping_patience: Count | None = None
+    """Validations without a better objective after which a trial is finished; by default it
+    goes on for `max_epochs`."""
     batch_size: Count = 16
     """Questions a forward pass holds at most; it changes memory and speed, not the result."""
     eval_batch_size: Count = 32
     """Questions a forward pass holds in validation."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory,
+    slower, the same result."""
+    profile: bool = False
+    """Keep a profiler's trace of optimiser steps 2 to 5 of every trial: `trace.json.gz` in its
+    folder and an artifact of its MLflow run, to be opened with Perfetto."""
     precision: Annotated[Literal["32", "bf16-mixed", "16-mixed"], BeforeValidator(_as_text)] = (
         "32"
     )
@@ -356,12 +437,6 @@ class TrackingSection(Section):
     """MLflow tracking URI; a relative SQLite path is relative to where the command runs."""
 
 
-def _at_least_one(indexes: dict[str, IndexSection]) -> dict[str, IndexSection]:
-    if not indexes:
-        raise ValueError("is empty; name at least one index")
-    return indexes
-
-
 def _exactly_one(objectives: tuple[ObjectiveSection, ...]) -> tuple[ObjectiveSection, ...]:
     if len(objectives) != 1:
         raise ValueError(f"must hold exactly one objective, not {len(objectives)}")
@@ -378,8 +453,9 @@ class SpaceFile(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the searcher and of every trial."""
     data: DataSection
-    indexes: Annotated[dict[IndexName, IndexSection], AfterValidator(_at_least_one)]
-    """Indexes by name, each built once and shared by every trial."""
+    indexes: dict[IndexName, IndexSection] = Field(default_factory=dict)
+    """Indexes by name, each built once and shared by every trial; at least one if any trial
+    retrieves."""
     pool: PoolSection = PoolSection()
     trial: TrialSection
     space: dict[str, object] = Field(default_factory=dict)

@@ -71,6 +71,8 @@ class Child:
     has_params: bool = False
     points: list[Point] = field(default_factory=list)
     """Metrics MLflow does not have yet, oldest first."""
+    files: list[str] = field(default_factory=list)
+    """Files to keep as artifacts that MLflow does not have yet."""
     status: str = "running"
     end_ms: int | None = None
     is_closed: bool = False
@@ -80,7 +82,7 @@ class Child:
     def is_behind(self) -> bool:
         """Tell whether MLflow lacks something that is known of the trial."""
         unsaid_end = (self.end_ms is not None) != self.is_closed
-        return unsaid_end or bool(self.points) or not self.has_params
+        return unsaid_end or bool(self.points or self.files) or not self.has_params
 
     def reopen(self) -> None:
         """Go on after a restart of the search."""
@@ -103,6 +105,9 @@ class Child:
             client.log_batch(run_id, metrics=[point.as_metric() for point in points])
             del self.points[: len(points)]
         self._tell_status(client, run_id)
+        while self.files:
+            client.log_artifact(run_id, self.files[0])
+            del self.files[0]
 
     def _tell_status(self, client: MlflowClient, run_id: str) -> None:
         has_ended = self.end_ms is not None

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from numbers import Real
+from pathlib import Path
 from typing import cast
 
 from mlflow import MlflowClient
@@ -19,11 +20,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from typing_extensions import override
 
 from ragsearch.tracking.child import Child, Parent, Point
+from ragsearch.training.trace import TRACE_FILE
 
 log = logging.getLogger(__name__)
 
 TRIAL_KEY = "trial"
-MAX_EPOCHS_KEY = "train.max_epochs"
+LAST_KEY = "is_last"
 
 _BATCH = 100  # metrics of a trial that are worth a call
 _PATIENCE_S = 5.0  # how long a metric waits at most, and a failed call until it is repeated
@@ -125,7 +127,10 @@ class TrialRuns(LoggerCallback):
     def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
         """Write the rest of a trial and how it ended."""
         child = self._child_of(trial)
-        child.end(self._how_it_ended(trial, child, failed=failed), self._now_ms())
+        trace = Path(trial.path or "", TRACE_FILE)
+        if trace.is_file():
+            child.files.append(str(trace))
+        child.end(self._how_it_ended(trial, failed=failed), self._now_ms())
         self._flush([child])
 
     @override
@@ -162,10 +167,10 @@ class TrialRuns(LoggerCallback):
             self.log_trial_start(trial)
         return self._children[trial.config[TRIAL_KEY]]
 
-    def _how_it_ended(self, trial: Trial, child: Child, *, failed: bool) -> str:
+    def _how_it_ended(self, trial: Trial, *, failed: bool) -> str:
         if failed or trial.status == Trial.ERROR:
             return "failed"
-        if (trial.last_result or {}).get("epoch", 0) >= int(child.params[MAX_EPOCHS_KEY]):
+        if (trial.last_result or {}).get(LAST_KEY):
             return "finished"
         return "interrupted" if self._ended_by_search() else "stopped_early"
 

@@ -1,9 +1,9 @@
 """What the generator reads: one string a passage, ending with the question.
 
-The format is Transformers' own (`title / text // question`), so that an exported model reads
-the same in stock code. Two things differ from `RagRetriever.postprocess_docs`: the question is
-the user's text, not a lower-cased decode of its tokens, and a context that is too long loses
-the end of its passage, never the question.
+The format is Transformers' own (`title / text // question` after a prefix, if any), so that an
+exported model reads the same in stock code. Two things differ from `postprocess_docs` of
+`RagRetriever`: the question is the user's text, not a lower-cased decode of its tokens, and a
+context that is too long loses the end of its passage, never the question.
 
 Axes: B questions, K passages per question, S context tokens.
 """
@@ -19,9 +19,6 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from ragsearch.index.store import Passage
-
-TITLE_SEPARATOR = " / "
-DOC_SEPARATOR = " // "
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +43,23 @@ class ContextBuilder:
     """A fast one: passages are cut by its offsets."""
     max_length: int
     """Tokens a context may have."""
+    prefix: str = ""
+    """Stands before each context."""
+    title_separator: str = " / "
+    """Stands between title and text of a passage."""
+    doc_separator: str = " // "
+    """Stands between passage and question; empty where no passage is ever read."""
 
     def build(
         self, questions: Sequence[str], passages: Sequence[Sequence[Passage | None]]
     ) -> Contexts:
         """Return one context for each passage; no passage gives the question alone."""
         parts = [
-            (_head(passage), question)
+            (self._head(passage), question)
             for question, found in zip(questions, passages, strict=True)
             for passage in found
         ]
-        texts = [_join(*part) for part in parts]
+        texts = [self._join(*part) for part in parts]
         contexts = [
             _Context(text, ids) if len(ids) <= self.max_length else self._shorten(*part)
             for part, text, ids in zip(parts, texts, self._ids(texts), strict=True)
@@ -73,14 +76,14 @@ class ContextBuilder:
         Returns:
             A context of at most `max_length` tokens; a question that fills it by itself is cut.
         """
-        ids = self._ids([_join(head, question)])[0]
+        ids = self._ids([self._join(head, question)])[0]
         while head and len(ids) > self.max_length:
             head = self._without_end(head, len(ids) - self.max_length)
-            ids = self._ids([_join(head, question)])[0]
+            ids = self._ids([self._join(head, question)])[0]
         if len(ids) > self.max_length:
-            text = _join(head, question)
+            text = self._join(head, question)
             ids = self.tokenizer(text, truncation=True, max_length=self.max_length)["input_ids"]
-        return _Context(_join(head, question), ids)
+        return _Context(self._join(head, question), ids)
 
     def _without_end(self, head: str, n_tokens: int) -> str:
         tokens = self.tokenizer(
@@ -97,13 +100,12 @@ class ContextBuilder:
         ids: list[list[int]] = tokens["input_ids"]
         return ids
 
+    def _head(self, passage: Passage | None) -> str:
+        if passage is None:
+            return ""
+        title = passage.title.removeprefix('"').removesuffix('"')
+        return f"{title}{self.title_separator}{passage.text}"
 
-def _head(passage: Passage | None) -> str:
-    if passage is None:
-        return ""
-    title = passage.title.removeprefix('"').removesuffix('"')
-    return f"{title}{TITLE_SEPARATOR}{passage.text}"
-
-
-def _join(head: str, question: str) -> str:
-    return f"{head}{DOC_SEPARATOR}{question}".replace("  ", " ")
+    def _join(self, head: str, question: str) -> str:
+        text = f"{self.prefix}{head}{self.doc_separator}{question}"
+        return text.replace("  ", " ")  # as Transformers has it

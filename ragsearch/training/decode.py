@@ -1,9 +1,9 @@
-"""Answers from contexts: thorough decoding for RAG-Sequence, one beam search for RAG-Token.
+"""Answers from contexts: thorough decoding for RAG-Sequence, one beam search for the others.
 
-Lewis et al. 2020, section 2.5. RAG-Token is left to Transformers. RAG-Sequence is ours:
-`RagSequenceForGeneration.generate` of Transformers 5.23 drops the contexts' attention mask, so
-that the generator attends to padding, and scores with the configured number of passages
-whatever it was given.
+Lewis et al. 2020, section 2.5. RAG-Token and closed-book are left to Transformers. RAG-Sequence
+is ours: `RagSequenceForGeneration.generate` of Transformers 5.23 drops the contexts' attention
+mask, so that the generator attends to padding, and scores with the configured number of
+passages whatever it was given.
 
 Axes: B questions, K passages per question, S context tokens, C candidates, T answer tokens.
 """
@@ -18,35 +18,29 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ragsearch.training.contexts import Contexts
 from ragsearch.training.loss import marginal_loss
-from ragsearch.training.model import RagModel, generation_config, shift_right
+from ragsearch.training.model import TrialModel, generation_config, shift_right
 
 
 @torch.no_grad()
 def generate_answers(
-    model: RagModel, contexts: Contexts, doc_scores: Float[Tensor, "B K"]
+    model: TrialModel, contexts: Contexts, doc_scores: Float[Tensor, "B K"]
 ) -> list[str]:
     """Return the most likely answer to each question, by the trial's decoding settings."""
-    if model.kind == "rag_token":
-        network: Any = model.network  # Any: declared for `LongTensor`, which no tensor is
-        tokens = network.generate(
-            context_input_ids=contexts.input_ids,
-            context_attention_mask=contexts.attention_mask,
-            doc_scores=doc_scores,
-            n_docs=doc_scores.shape[1],
-            generation_config=generation_config(model),
-        )
-        return _texts(model, tokens)
-    return _texts(model, _decode_thoroughly(model, contexts, doc_scores))
+    if model.kind == "rag_sequence":
+        return _texts(model, _decode_thoroughly(model, contexts, doc_scores))
+    inputs = model.generation_inputs(contexts, doc_scores)
+    tokens = model.network.generate(**inputs, generation_config=generation_config(model))
+    return _texts(model, tokens)
 
 
-def _texts(model: RagModel, tokens: Iterable[Int64[Tensor, " T"]]) -> list[str]:
+def _texts(model: TrialModel, tokens: Iterable[Int64[Tensor, " T"]]) -> list[str]:
     rows = [row.tolist() for row in tokens]
     texts = model.generator_tokenizer.batch_decode(rows, skip_special_tokens=True)
     return [text.strip() for text in texts]
 
 
 def _decode_thoroughly(
-    model: RagModel, contexts: Contexts, doc_scores: Float[Tensor, "B K"]
+    model: TrialModel, contexts: Contexts, doc_scores: Float[Tensor, "B K"]
 ) -> list[Tensor]:
     """Search each passage for candidates, then score every candidate with every passage.
 
@@ -88,7 +82,7 @@ class _Encoded:
     ) -> None:
         self.states, self.mask, self.doc_scores = states, mask, doc_scores
 
-    def best(self, model: RagModel, candidates: Int64[Tensor, "C T"]) -> Int64[Tensor, " T"]:
+    def best(self, model: TrialModel, candidates: Int64[Tensor, "C T"]) -> Int64[Tensor, " T"]:
         """Return the candidate with the largest marginal likelihood, the first among equals."""
         found = self.doc_scores > -torch.inf
         of_passages = found.repeat_interleave(len(candidates) // len(found))
@@ -98,7 +92,7 @@ class _Encoded:
             return unique[0]
         return unique[self._nll(model, unique).argmin()]
 
-    def _nll(self, model: RagModel, labels: Int64[Tensor, "C T"]) -> Float[Tensor, " C"]:
+    def _nll(self, model: TrialModel, labels: Int64[Tensor, "C T"]) -> Float[Tensor, " C"]:
         n_candidates, n_docs = len(labels), len(self.doc_scores)
         mask = _until_end(labels, model.generator.config.eos_token_id)
         length = int(mask.sum(dim=-1).max())

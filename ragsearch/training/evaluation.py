@@ -83,8 +83,13 @@ def evaluate(pipeline: Pipeline, questions: Sequence[Question]) -> Iterator[Exam
         yield from evaluate_batch(pipeline, questions[start : start + size])
 
 
-def summarise(examples: Sequence[Example]) -> dict[str, float]:
-    """Return average scores of examples: `em`, `f1`, `nll` a token, `recall_at_k`."""
+def summarise(examples: Sequence[Example], *, recall: bool = True) -> dict[str, float]:
+    """Return average scores of examples: `em`, `f1`, `nll` a token, `recall_at_k`.
+
+    Args:
+        examples: What was answered.
+        recall: Whether passages were retrieved, of which there may be recall.
+    """
     n = len(examples)
     if not n:
         return {}
@@ -94,7 +99,7 @@ def summarise(examples: Sequence[Example]) -> dict[str, float]:
         "nll": math.fsum(example.nll for example in examples)
         / sum(example.n_tokens for example in examples),
     }
-    for k in RECALL_AT:
+    for k in RECALL_AT if recall else ():
         hits = sum(example.rank is not None and example.rank < k for example in examples)
         summary[f"recall_at_{k}"] = hits / n
     return summary

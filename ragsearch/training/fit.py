@@ -22,7 +22,7 @@ from ragsearch.data.questions import Question
 from ragsearch.retrieval.retriever import Retriever
 from ragsearch.spec import ObjectiveSection, TrialSection
 from ragsearch.training.loss import DivergedError
-from ragsearch.training.model import RagModel, assemble
+from ragsearch.training.model import TrialModel, assemble
 from ragsearch.training.module import RagModule
 from ragsearch.training.pipeline import Pipeline
 
@@ -38,7 +38,9 @@ class EpochReport:
     metrics: dict[str, float]
     """`val/...`, `train/...` and `time/...`."""
     is_best: bool
-    """No validation of this trial before had a better objective."""
+    """No validation of this trial before had as good an objective."""
+    is_last: bool
+    """The trial ends with it: at `max_epochs`, or because its patience is at an end."""
     save: Callable[[Path], None]
     """Write the model as it is now into a folder."""
 
@@ -46,7 +48,7 @@ class EpochReport:
 def fit_trial(
     trial: TrialSection,
     questions: tuple[Sequence[Question], Sequence[Question]],
-    retriever: Retriever,
+    retriever: Retriever | None,
     report: Callable[[EpochReport], None],
     *,
     objective: ObjectiveSection,
@@ -57,7 +59,7 @@ def fit_trial(
     Args:
         trial: The configuration.
         questions: Those to train on, those to validate on.
-        retriever: Whoever finds passages.
+        retriever: Whoever finds passages; None for a closed-book trial.
         report: Called after each validation.
         objective: Decides which epoch is the best.
         seed: Of dropout, and of the order of questions.
@@ -121,7 +123,7 @@ def _loader(
 class _Reporter(pl.Callback):
     def __init__(
         self,
-        model: RagModel,
+        model: TrialModel,
         module: RagModule,
         objective: ObjectiveSection,
         report: Callable[[EpochReport], None],
@@ -130,6 +132,7 @@ class _Reporter(pl.Callback):
         self._metric = objective.metric
         self._sign = 1.0 if objective.goal == "max" else -1.0
         self._best = -math.inf
+        self._n_worse = 0
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -140,4 +143,8 @@ class _Reporter(pl.Callback):
         score = self._sign * metrics[self._metric]
         is_best = score > self._best
         self._best = max(score, self._best)
-        self._report(EpochReport(trainer.current_epoch + 1, metrics, is_best, self._model.save))
+        self._n_worse = 0 if is_best else self._n_worse + 1
+        epoch, settings = trainer.current_epoch + 1, self._model.trial.train
+        trainer.should_stop = self._n_worse == settings.early_stopping_patience
+        is_last = trainer.should_stop or epoch == settings.max_epochs
+        self._report(EpochReport(epoch, metrics, is_best, is_last, self._model.save))

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ragsearch.errors import RagsearchError
 
-RagType = Literal["rag_sequence", "rag_token"]
+ModelType = Literal["rag_sequence", "rag_token", "closed_book"]
 
 
 class DivergedError(RagsearchError):
@@ -36,7 +36,7 @@ class MarginalLoss(NamedTuple):
 
 
 def marginal_loss(
-    kind: RagType,
+    kind: ModelType,
     logits: Float[Tensor, "BK T V"],
     doc_scores: Float[Tensor, "B K"],
     labels: Int64[Tensor, "B T"],
@@ -46,7 +46,8 @@ def marginal_loss(
     """Marginalise over passages once an answer (rag_sequence) or at every token (rag_token).
 
     Args:
-        kind: Which of the two models.
+        kind: Which of the models; closed_book has one context a question, and so nothing to
+            marginalise over.
         logits: Generator's logits; row b * K + k is question b read with passage k.
         doc_scores: Inner products of question and passage; -inf where there is no passage, but
             each question has at least one.
@@ -69,7 +70,7 @@ def marginal_loss(
 
 
 def _likelihood(
-    kind: RagType,
+    kind: ModelType,
     log_probs: Float[Tensor, "BK T V"],
     doc_log_probs: Float[Tensor, "B K"],
     labels: Int64[Tensor, "B T"],
@@ -88,7 +89,7 @@ def _likelihood(
 
 
 def _over_vocabulary(
-    kind: RagType,
+    kind: ModelType,
     log_probs: Float[Tensor, "BK T V"],
     doc_log_probs: Float[Tensor, "B K"],
     label_mask: Bool[Tensor, "B T"],

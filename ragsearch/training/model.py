@@ -1,23 +1,27 @@
-"""The RAG model of a trial: assembled from two pretrained parts, saved, and loaded again.
+"""The model of a trial: assembled from pretrained parts, saved, and loaded again.
 
-In: the `trial` section of a space file, or a folder written by `RagModel.save`. Out: stock
-`RagSequenceForGeneration` or `RagTokenForGeneration` with both tokenizers. A saved folder
-opens in plain Transformers; `trial.json` beside it keeps what Transformers has no place for.
+In: the `trial` section of a space file, or a folder written by `TrialModel.save`. Out: stock
+`RagSequenceForGeneration` or `RagTokenForGeneration` with both tokenizers, or a generator
+alone. A saved folder opens in plain Transformers; `trial.json` beside it keeps what
+Transformers has no place for.
 
 Axes: B questions, L question tokens, D embedding size.
 """
 
 import json
+import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
@@ -27,12 +31,13 @@ from transformers import (
     RagSequenceForGeneration,
     RagTokenForGeneration,
 )
+from typing_extensions import override
 
 from ragsearch.errors import BadInputError
 from ragsearch.index.encoder import Pooling, pool
 from ragsearch.spec import TrialSection
-from ragsearch.training.contexts import DOC_SEPARATOR, TITLE_SEPARATOR
-from ragsearch.training.loss import RagType
+from ragsearch.training.contexts import ContextBuilder, Contexts
+from ragsearch.training.loss import ModelType
 from ragsearch.training.parts import (
     check_complete,
     first_line,
@@ -43,21 +48,19 @@ from ragsearch.training.parts import (
 
 TRIAL_FILE = "trial.json"
 _QUESTION_TOKENIZER, _GENERATOR_TOKENIZER = "question_encoder_tokenizer", "generator_tokenizer"
-RagNetwork = RagSequenceForGeneration | RagTokenForGeneration
-_CLASSES: dict[RagType, Any] = {  # Any: their constructors and loaders are hardly typed
+_CLASSES: dict[ModelType, Any] = {  # Any: their constructors and loaders are hardly typed
     "rag_sequence": RagSequenceForGeneration,
     "rag_token": RagTokenForGeneration,
+    "closed_book": AutoModelForSeq2SeqLM,
 }
 
 
 @dataclass(frozen=True)
-class RagModel:
-    """A stock Transformers RAG model, its two tokenizers, and how questions are pooled."""
+class TrialModel(ABC):
+    """What a trial trains: a stock Transformers network and the tokenizer of its answers."""
 
-    network: RagNetwork
-    question_tokenizer: PreTrainedTokenizerBase
+    network: Any  # Any: Transformers' classes are hardly typed
     generator_tokenizer: PreTrainedTokenizerBase
-    pooling: Pooling
     trial: TrialSection
 
     def __post_init__(self) -> None:
@@ -66,9 +69,67 @@ class RagModel:
         self.generator.generation_config = generation_config(self)
 
     @property
-    def kind(self) -> RagType:
-        """When the model marginalises: once an answer or at every token."""
+    def kind(self) -> ModelType:
+        """When the model marginalises over passages, if it reads any."""
         return self.trial.model.type
+
+    @property
+    @abstractmethod
+    def generator(self) -> PreTrainedModel:
+        """The sequence-to-sequence part."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> list[nn.Module]:
+        """What the network is made of, each with weights of its own."""
+
+    @property
+    def frozen(self) -> list[nn.Module]:
+        """The parts that are not trained."""
+        return []
+
+    @abstractmethod
+    def context_builder(self) -> ContextBuilder:
+        """Return what joins questions and passages as the generator is to read them."""
+
+    @abstractmethod
+    def generation_inputs(
+        self, contexts: Contexts, doc_scores: Float[Tensor, "B K"]
+    ) -> dict[str, object]:
+        """Return what the network's own `generate` is given, but for its settings."""
+
+    def start_training(self) -> None:
+        """Switch dropout on where weights are trained.
+
+        Models from `from_pretrained` are in evaluation mode, and Lightning leaves them so.
+        """
+        self.network.train()
+        for part in self.frozen:
+            part.eval()
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors), tokenizers, decoding settings and `trial.json`."""
+        self.network.save_pretrained(folder)
+        self._save_tokenizers(folder)
+        generation_config(self).save_pretrained(folder)
+        (folder / TRIAL_FILE).write_text(
+            json.dumps(self._settings(), indent=2) + "\n", encoding="utf-8"
+        )
+
+    @abstractmethod
+    def _save_tokenizers(self, folder: Path) -> None: ...
+
+    def _settings(self) -> dict[str, object]:
+        return {"trial": self.trial.model_dump(mode="json")}
+
+
+@dataclass(frozen=True)
+class RagModel(TrialModel):
+    """Question encoder and generator as one RAG model, and how questions are pooled."""
+
+    network: RagSequenceForGeneration | RagTokenForGeneration
+    question_tokenizer: PreTrainedTokenizerBase
+    pooling: Pooling
 
     @property
     def question_encoder(self) -> nn.Module:
@@ -76,9 +137,24 @@ class RagModel:
         return self.network.rag.question_encoder
 
     @property
+    @override
     def generator(self) -> PreTrainedModel:
-        """The sequence-to-sequence part."""
         return self.network.rag.generator
+
+    @property
+    @override
+    def parts(self) -> list[nn.Module]:
+        return [self.question_encoder, self.generator]
+
+    @property
+    @override
+    def frozen(self) -> list[nn.Module]:
+        settings = self.trial.model
+        parts = {
+            self.question_encoder: settings.freeze_question_encoder,
+            self.generator: settings.freeze_generator,
+        }
+        return [part for part, is_frozen in parts.items() if is_frozen]
 
     def encode_questions(self, questions: Sequence[str]) -> Float[Tensor, "B D"]:
         """Return the vectors passages are searched with, gradients kept."""
@@ -96,44 +172,130 @@ class RagModel:
             output, tokens["attention_mask"], self.pooling, normalise=self.trial.model.normalise
         )
 
-    def save(self, folder: Path) -> None:
-        """Write weights (safetensors), tokenizers, decoding settings and `trial.json`."""
-        self.network.save_pretrained(folder)
+    @override
+    def context_builder(self) -> ContextBuilder:
+        settings = self.trial.model
+        return ContextBuilder(
+            self.generator_tokenizer,
+            self.trial.train.max_context_length,
+            settings.prefix,
+            settings.title_separator,
+            settings.doc_separator,
+        )
+
+    @override
+    def generation_inputs(
+        self, contexts: Contexts, doc_scores: Float[Tensor, "B K"]
+    ) -> dict[str, object]:
+        return {
+            "context_input_ids": contexts.input_ids,
+            "context_attention_mask": contexts.attention_mask,
+            "doc_scores": doc_scores,
+            "n_docs": doc_scores.shape[1],
+        }
+
+    @override
+    def _save_tokenizers(self, folder: Path) -> None:
         # the two folders `RagTokenizer` reads
         self.question_tokenizer.save_pretrained(folder / _QUESTION_TOKENIZER)
         self.generator_tokenizer.save_pretrained(folder / _GENERATOR_TOKENIZER)
-        generation_config(self).save_pretrained(folder)
-        settings = {"trial": self.trial.model_dump(mode="json"), "pooling": self.pooling}
-        (folder / TRIAL_FILE).write_text(
-            json.dumps(settings, indent=2) + "\n", encoding="utf-8"
+
+    @override
+    def _settings(self) -> dict[str, object]:
+        return super()._settings() | {"pooling": self.pooling}
+
+
+@dataclass(frozen=True)
+class ClosedBookModel(TrialModel):
+    """A generator that answers from its weights alone: what retrieval is measured against."""
+
+    @property
+    @override
+    def generator(self) -> PreTrainedModel:
+        generator: PreTrainedModel = self.network
+        return generator
+
+    @property
+    @override
+    def parts(self) -> list[nn.Module]:
+        return [self.network]
+
+    @override
+    def context_builder(self) -> ContextBuilder:
+        return ContextBuilder(
+            self.generator_tokenizer,
+            self.trial.train.max_context_length,
+            self.trial.model.prefix,
+            doc_separator="",
         )
 
+    @override
+    def generation_inputs(
+        self, contexts: Contexts, doc_scores: Float[Tensor, "B K"]
+    ) -> dict[str, object]:
+        return {"input_ids": contexts.input_ids, "attention_mask": contexts.attention_mask}
 
-def assemble(trial: TrialSection) -> RagModel:
-    """Join a question encoder and a generator into one RAG model, ready to train.
+    @override
+    def _save_tokenizers(self, folder: Path) -> None:
+        self.generator_tokenizer.save_pretrained(folder)
+
+
+def assemble(trial: TrialSection) -> TrialModel:
+    """Open the parts of a trial's model and join them, ready to train.
 
     Returns:
-        A model in float32 with the weights of its two parts.
+        A model in float32 with the weights of its parts.
 
     Raises:
         BadInputError: If a part cannot be loaded or lacks a setting the trial asks for.
     """
-    settings = trial.model
-    encoder, question_tokenizer, pooling = open_question_encoder(settings)
-    generator, generator_tokenizer = open_generator(trial)
-    _check_lengths(trial, encoder.config, generator.config)
+    is_closed = trial.model.type == "closed_book"
+    model = _assemble_closed_book(trial) if is_closed else _assemble_rag(trial)
+    for part in model.frozen:
+        part.requires_grad_(requires_grad=False)
+    if trial.train.gradient_checkpointing:
+        for part in model.parts:
+            _keep_no_activations(part, trial)
+    return model
+
+
+def _keep_no_activations(part: nn.Module, trial: TrialSection) -> None:
+    """Turn gradient checkpointing on where a part supports it.
+
+    Neither a RAG model as a whole nor DPR's wrapper does; the models inside do.
+    """
+    inner = (module for module in part.modules() if isinstance(module, PreTrainedModel))
+    able = next((module for module in inner if module.supports_gradient_checkpointing), None)
+    if able is None:
+        what = f"a {type(part).__name__} does not support it; leave it out"
+        raise BadInputError.single(
+            trial.model.generator, what, key="trial.train.gradient_checkpointing"
+        )
+    with warnings.catch_warnings():
+        # its new name, `activation_checkpointing_enable`, is younger than Transformers 5.17
+        warnings.simplefilter("ignore", FutureWarning)
+        # the reentrant kind gives no gradient where no input has one, as token ids have none
+        able.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+
+
+def _assemble_rag(trial: TrialSection) -> RagModel:
+    encoder, question_tokenizer, pooling = open_question_encoder(trial.model)
+    generator, tokenizer = open_generator(trial)
+    _check_length(trial, "max_source_length", encoder.config)
+    _check_length(trial, "max_context_length", generator.config)
     config = _rag_config(trial, encoder.config, generator.config)
-    network: RagNetwork = _CLASSES[settings.type](
-        config, question_encoder=encoder, generator=generator
-    )
-    if settings.freeze_question_encoder:
-        for parameter in encoder.parameters():
-            parameter.requires_grad = False
-    return RagModel(network, question_tokenizer, generator_tokenizer, pooling, trial)
+    network = _CLASSES[trial.model.type](config, question_encoder=encoder, generator=generator)
+    return RagModel(network, tokenizer, trial, question_tokenizer, pooling)
 
 
-def load(folder: Path) -> RagModel:
-    """Open a folder written by `RagModel.save`, ready to answer.
+def _assemble_closed_book(trial: TrialSection) -> ClosedBookModel:
+    generator, tokenizer = open_generator(trial)
+    _check_length(trial, "max_context_length", generator.config)
+    return ClosedBookModel(generator, tokenizer, trial)
+
+
+def load(folder: Path) -> TrialModel:
+    """Open a folder written by `TrialModel.save`, ready to answer.
 
     Returns:
         The model as it was saved, on the CPU, in evaluation mode.
@@ -149,19 +311,15 @@ def load(folder: Path) -> RagModel:
     try:
         settings = json.loads((folder / TRIAL_FILE).read_text(encoding="utf-8"))
         trial = TrialSection.model_validate(settings["trial"])
-        with no_progress_bar():
-            network: RagNetwork
-            network, loading = _CLASSES[trial.model.type].from_pretrained(
-                folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
-        check_complete(loading["missing_keys"])
-        network.train(mode=False)
+        network = _open_network(folder, trial.model.type)
+        if trial.model.type == "closed_book":
+            return ClosedBookModel(network, AutoTokenizer.from_pretrained(folder), trial)
         return RagModel(
             network,
-            AutoTokenizer.from_pretrained(folder / _QUESTION_TOKENIZER),
             AutoTokenizer.from_pretrained(folder / _GENERATOR_TOKENIZER),
-            settings["pooling"],
             trial,
+            AutoTokenizer.from_pretrained(folder / _QUESTION_TOKENIZER),
+            settings["pooling"],
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BadInputError.single(
@@ -169,7 +327,16 @@ def load(folder: Path) -> RagModel:
         ) from error
 
 
-def generation_config(model: RagModel) -> GenerationConfig:
+def _open_network(folder: Path, kind: ModelType) -> Any:  # noqa: ANN401 - one of `_CLASSES`
+    with no_progress_bar():
+        network, loading = _CLASSES[kind].from_pretrained(
+            folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    check_complete(loading["missing_keys"])
+    return network.eval()
+
+
+def generation_config(model: TrialModel) -> GenerationConfig:
     """Return the trial's decoding settings and the generator's special tokens, nothing else."""
     generator, decode = model.generator.config, model.trial.decode
     return GenerationConfig(  # type: ignore[no-untyped-call] # Transformers leaves it so
@@ -185,7 +352,7 @@ def generation_config(model: RagModel) -> GenerationConfig:
     )
 
 
-def shift_right(model: RagModel, labels: Int64[Tensor, "B T"]) -> Int64[Tensor, "B T"]:
+def shift_right(model: TrialModel, labels: Int64[Tensor, "B T"]) -> Int64[Tensor, "B T"]:
     """Return the decoder's input for labels: the start token first, the last one off."""
     shifted = labels.roll(1, dims=-1)
     shifted[:, 0] = _decoder_start(model.generator.config)
@@ -205,29 +372,28 @@ def _rag_config(
         generator,
         n_docs=trial.retrieval.n_docs,
         max_combined_length=trial.train.max_context_length,
-        title_sep=TITLE_SEPARATOR,
-        doc_sep=DOC_SEPARATOR,
+        title_sep=trial.model.title_separator,
+        doc_sep=trial.model.doc_separator,
         # DPR may project its vectors, BERT never does
         retrieval_vector_size=getattr(encoder, "projection_dim", 0) or encoder.hidden_size,
         index_name="custom",
         do_deduplication=True,
         label_smoothing=float(trial.regularisation.label_smoothing),
     )
-    # T5 has no such key, and stock RagSequence asks for it: AttributeError in 5.23.
-    if not hasattr(config.generator, "bos_token_id"):
-        cast("PreTrainedConfig", config.generator).bos_token_id = None
+    # Stock code asks for keys that Transformers 5.23 does not give: AttributeError.
+    asked: Any = config.generator  # Any: these keys are declared nowhere
+    asked.prefix = trial.model.prefix  # RagRetriever
+    if not hasattr(asked, "bos_token_id"):  # RagSequence, of T5
+        asked.bos_token_id = None
     return config
 
 
-def _check_lengths(
-    trial: TrialSection, encoder: PreTrainedConfig, generator: PreTrainedConfig
-) -> None:
-    for key, config in (("max_source_length", encoder), ("max_context_length", generator)):
-        asked = getattr(trial.train, key)
-        most = getattr(config, "max_position_embeddings", None)
-        if most is not None and asked > most:
-            raise BadInputError.single(
-                config.name_or_path,
-                f"reads at most {most} tokens, not {asked}; lower the key",
-                key=f"trial.train.{key}",
-            )
+def _check_length(trial: TrialSection, key: str, config: PreTrainedConfig) -> None:
+    asked = getattr(trial.train, key)
+    most = getattr(config, "max_position_embeddings", None)
+    if most is not None and asked > most:
+        raise BadInputError.single(
+            config.name_or_path,
+            f"reads at most {most} tokens, not {asked}; lower the key",
+            key=f"trial.train.{key}",
+        )

@@ -7,26 +7,22 @@ metrics of each epoch, and what waiting for the retriever cost, in `epoch_metric
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import get_scheduler
 from typing_extensions import override
 
 from ragsearch.data.questions import Question
-from ragsearch.spec import OptimSection
 from ragsearch.training.evaluation import Example, evaluate_batch, summarise
 from ragsearch.training.loss import DivergedError, marginal_loss
+from ragsearch.training.optimizer import make_optimizer, make_schedule, parameter_groups
 from ragsearch.training.pipeline import Labels, Pipeline
-
-_SCHEDULES = {"constant": "constant_with_warmup"}
-_LR_END = 1e-7  # Transformers' default for the polynomial schedule
 
 
 class RagModule(pl.LightningModule):
@@ -94,7 +90,10 @@ class RagModule(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip gradients; with float16 they are unscaled by now."""
         limit = self.pipeline.model.trial.optim.max_grad_norm
-        self.clip_gradients(optimizer, gradient_clip_val=limit, gradient_clip_algorithm="norm")
+        if limit is not None:
+            self.clip_gradients(
+                optimizer, gradient_clip_val=limit, gradient_clip_algorithm="norm"
+            )
 
     @override
     def validation_step(self, batch: list[Question], _: int) -> None:
@@ -103,13 +102,8 @@ class RagModule(pl.LightningModule):
 
     @override
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's clocks and switch dropout on.
-
-        Models from `from_pretrained` are in evaluation mode, and Lightning leaves them so.
-        """
-        self.network.train()
-        if self.pipeline.model.trial.model.freeze_question_encoder:
-            self.pipeline.model.question_encoder.eval()
+        """Start the epoch's clocks and switch dropout on."""
+        self.pipeline.model.start_training()
         self._losses.clear()
         self.pipeline.waits_s.clear()
         self._epoch_started = time.perf_counter()
@@ -123,64 +117,25 @@ class RagModule(pl.LightningModule):
         self.epoch_metrics = {
             "train/loss": math.fsum(loss * n for loss, n in self._losses) / n_tokens,
             "time/epoch_s": elapsed,
-            "time/retrieval_share": math.fsum(waits_s) / elapsed,
-            "retrieval/p95_ms": 1000.0 * float(np.percentile(waits_s, 95)),
         }
+        if waits_s:  # a closed-book model waits for nobody
+            self.epoch_metrics |= {
+                "time/retrieval_share": math.fsum(waits_s) / elapsed,
+                "retrieval/p95_ms": 1000.0 * float(np.percentile(waits_s, 95)),
+            }
 
     @override
     def on_validation_epoch_end(self) -> None:
         """Average what validation found."""
-        summary = summarise(self._examples)
+        summary = summarise(self._examples, recall=self.pipeline.retriever is not None)
         self.epoch_metrics |= {f"val/{name}": value for name, value in summary.items()}
 
     @override
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return AdamW in up to four groups, and a learning rate that changes every step."""
+        """Return an optimiser of up to four groups, its learning rate changing every step."""
         optim = self.pipeline.model.trial.optim
-        optimizer = torch.optim.AdamW(
-            list(parameter_groups(self.network, optim)),
-            lr=optim.learning_rate,
-            eps=optim.adam_epsilon,
+        optimizer = make_optimizer(parameter_groups(self.network, optim), optim)
+        n_steps = int(self.trainer.estimated_stepping_batches)
+        return OptimizerLRSchedulerConfig(
+            optimizer=optimizer, lr_scheduler=make_schedule(optimizer, optim, n_steps)
         )
-        polynomial = optim.schedule == "polynomial"
-        end = {"lr_end": min(_LR_END, optim.learning_rate / 10)} if polynomial else None
-        schedule = get_scheduler(
-            _SCHEDULES.get(optim.schedule, optim.schedule),
-            optimizer,
-            num_warmup_steps=optim.warmup_steps,
-            num_training_steps=int(self.trainer.estimated_stepping_batches),
-            scheduler_specific_kwargs=end,
-        )
-        return OptimizerLRSchedulerConfig(optimizer=optimizer, lr_scheduler=schedule)
-
-
-def parameter_groups(
-    network: nn.Module, optim: OptimSection
-) -> Iterator[dict[str, Any]]:  # Any: torch's own contract
-    """Yield trainable parameters by learning rate and by whether they decay."""
-    spared = {id(parameter) for parameter in _without_decay(network)}
-    for of_encoder, ratio in ((True, optim.question_encoder_lr_ratio), (False, 1.0)):
-        mine = [
-            parameter
-            for name, parameter in network.named_parameters()
-            if parameter.requires_grad
-            and name.startswith("rag.question_encoder.") == of_encoder
-        ]
-        decaying = [parameter for parameter in mine if id(parameter) not in spared]
-        kept = [parameter for parameter in mine if id(parameter) in spared]
-        for parameters, decay in ((decaying, optim.weight_decay), (kept, 0.0)):
-            if parameters:
-                yield {
-                    "params": parameters,
-                    "lr": optim.learning_rate * ratio,
-                    "weight_decay": decay,
-                }
-
-
-def _without_decay(network: nn.Module) -> Iterator[nn.Parameter]:
-    """Yield biases, and the weights of anything called a norm (T5's is no `nn.LayerNorm`)."""
-    for module in network.modules():
-        is_norm = "norm" in type(module).__name__.lower()
-        for name, parameter in module.named_parameters(recurse=False):
-            if is_norm or name.endswith("bias"):
-                yield parameter

@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ragsearch.errors import BadInputError
+from ragsearch.errors import BadInputError, Mistake
 from ragsearch.index.encoder import (
     Pooling,
     load_text_model,
@@ -32,8 +32,10 @@ from ragsearch.index.encoder import (
     resolve_pooling,
 )
 from ragsearch.spec import ModelSection, TrialSection
+from ragsearch.spec.models import OPTIONAL_KEYS
 
 _DROPOUT_KEYS = ("dropout", "dropout_rate")  # BART's word, T5's word
+_NONE = "generator has none; leave the key out"
 _CHECKPOINT: Any = RagTokenForGeneration  # Any: its loader is hardly typed, and the next one's
 _TOKENIZERS: Any = RagTokenizer
 _N_INVENTED_TOKENS = 5  # what Transformers makes up where a folder has no vocabulary
@@ -51,6 +53,7 @@ def open_question_encoder(
         BadInputError: If it cannot be used, with the reason.
     """
     name = settings.question_encoder
+    assert name is not None, "the schema lets only a closed-book model be without one"
     with _translated(name, "question_encoder"):
         config = _checkpoint_config(name)
         if config is not None:
@@ -62,7 +65,7 @@ def open_question_encoder(
 
 
 def open_generator(trial: TrialSection) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Open the sequence-to-sequence part, with the trial's dropout set.
+    """Open the sequence-to-sequence part, with the trial's regularisation set.
 
     Returns:
         The generator and its tokenizer.
@@ -74,7 +77,7 @@ def open_generator(trial: TrialSection) -> tuple[PreTrainedModel, PreTrainedToke
     with _translated(name, "generator"):
         config = _checkpoint_config(name)
         if config is not None:
-            _set_dropout(_part_of(config, "generator"), trial)
+            _regularise(_part_of(config, "generator"), trial)
             generator: PreTrainedModel = _open_checkpoint(name, config).rag.generator
             tokenizer = _checkpoint_tokenizer(name, "generator")
         else:
@@ -121,7 +124,7 @@ def _checkpoint_tokenizer(name: str, part: str) -> PreTrainedTokenizerBase:
 def _open_seq2seq(trial: TrialSection) -> PreTrainedModel:
     name = trial.model.generator
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    _set_dropout(config, trial)
+    _regularise(config, trial)
     generator: PreTrainedModel
     with no_progress_bar():
         generator, loading = AutoModelForSeq2SeqLM.from_pretrained(
@@ -148,21 +151,27 @@ def _translated(name: str, part: str) -> Iterator[None]:
         raise BadInputError.single(name, what, key=f"trial.model.{part}") from error
 
 
-def _set_dropout(config: PreTrainedConfig, trial: TrialSection) -> None:
+def _regularise(config: PreTrainedConfig, trial: TrialSection) -> None:
+    """Set what a trial asks for in a generator's configuration, and refuse what it lacks."""
     settings = trial.regularisation
     key = next((key for key in _DROPOUT_KEYS if hasattr(config, key)), None)
     if key is None:
         what = f"a {config.model_type} generator has no dropout to set"
         raise BadInputError.single(trial.model.generator, what, key="regularisation.dropout")
     setattr(config, key, float(settings.dropout))
-    if settings.attention_dropout is None:
-        return
-    if not hasattr(config, "attention_dropout"):
-        what = f"a {config.model_type} generator has no attention dropout; leave the key out"
-        raise BadInputError.single(
-            trial.model.generator, what, key="regularisation.attention_dropout"
+    asked = {key: getattr(settings, key) for key in OPTIONAL_KEYS}
+    asked = {key: value for key, value in asked.items() if value is not None}
+    mistakes = [
+        Mistake(
+            trial.model.generator, f"regularisation.{key}", f"a {config.model_type} {_NONE}"
         )
-    config.attention_dropout = float(settings.attention_dropout)
+        for key in asked
+        if not hasattr(config, key)
+    ]
+    if mistakes:
+        raise BadInputError(mistakes)
+    for key, value in asked.items():
+        setattr(config, key, float(value))
 
 
 def _check_generator_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:

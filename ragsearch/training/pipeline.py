@@ -21,7 +21,7 @@ from ragsearch.index.store import Passage
 from ragsearch.retrieval.retriever import Retriever
 from ragsearch.training.contexts import ContextBuilder, Contexts
 from ragsearch.training.loss import DivergedError
-from ragsearch.training.model import RagModel, shift_right
+from ragsearch.training.model import RagModel, TrialModel, shift_right
 
 _N_KEPT = 65_536  # vectors of questions: 200 MB at 768 dimensions
 
@@ -50,20 +50,18 @@ class Labels:
 
 @dataclass
 class Pipeline:
-    """A RAG model joined to a retriever."""
+    """A model joined to a retriever."""
 
-    model: RagModel
+    model: TrialModel
     retriever: Retriever | None
-    """None lets the generator answer from the question alone: what retrieval is worth."""
+    """None lets the generator answer from the question alone; only a RAG model has one."""
     waits_s: list[float] = field(default_factory=list, init=False)
     """Seconds each call waited for hits and passages, until whoever reads them clears them."""
     contexts: ContextBuilder = field(init=False)
     _frozen_vectors: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.contexts = ContextBuilder(
-            self.model.generator_tokenizer, self.model.trial.train.max_context_length
-        )
+        self.contexts = self.model.context_builder()
 
     def retrieve(self, questions: Sequence[str], n_docs: int) -> Retrieved:
         """Encode the questions and fetch their best passages.
@@ -91,7 +89,12 @@ class Pipeline:
     def is_frozen(self) -> bool:
         """The question encoder gives a question the same vector whenever it is asked."""
         is_trained = not self.model.trial.model.freeze_question_encoder
-        return not (is_trained or self.model.question_encoder.training)
+        return not (is_trained or self._rag.question_encoder.training)
+
+    @property
+    def _rag(self) -> RagModel:
+        assert isinstance(self.model, RagModel), "who retrieves has a question encoder"
+        return self.model
 
     def _encode(self, questions: Sequence[str]) -> Float[Tensor, "B D"]:
         """Return the questions' vectors; a frozen encoder reads each question once, and alone.
@@ -100,14 +103,14 @@ class Pipeline:
         so what one trial found for a question is what the next one would find.
         """
         if not self.is_frozen:
-            return self.model.encode_questions(questions)
+            return self._rag.encode_questions(questions)
         vectors = [self._frozen_vector(question) for question in questions]
         return torch.stack(vectors).to(self.model.network.device)
 
     def _frozen_vector(self, question: str) -> Float[Tensor, " D"]:
         vector = self._frozen_vectors.get(question)
         if vector is None:
-            vector = self.model.encode_questions([question])[0].detach().cpu()
+            vector = self._rag.encode_questions([question])[0].detach().cpu()
             if len(self._frozen_vectors) < _N_KEPT:
                 self._frozen_vectors[question] = vector
         return vector
@@ -146,13 +149,12 @@ class Pipeline:
         self, contexts: Contexts, doc_scores: Float[Tensor, "B K"], labels: Labels
     ) -> Float[Tensor, "BK T V"]:
         """Return the generator's logits on every context, teacher-forced on the labels."""
-        logits: Tensor = self.model.network(
-            context_input_ids=contexts.input_ids,
-            context_attention_mask=contexts.attention_mask,
-            doc_scores=doc_scores,
-            decoder_input_ids=shift_right(self.model, labels.ids),
+        n_docs = doc_scores.shape[1]
+        logits: Tensor = self.model.generator(
+            input_ids=contexts.input_ids,
+            attention_mask=contexts.attention_mask,
+            decoder_input_ids=shift_right(self.model, labels.ids).repeat_interleave(n_docs, 0),
             use_cache=False,
-            n_docs=doc_scores.shape[1],
         ).logits
         return logits
 

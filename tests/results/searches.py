@@ -38,10 +38,12 @@ trial:
   optim: {{learning_rate: 0.01, effective_batch: 8, schedule: constant, max_grad_norm: 1.0}}
   train: {{max_epochs: {max_epochs}, batch_size: 8, eval_batch_size: 3, precision: {precision}}}
   decode: {{num_beams: {num_beams}, max_length: 12}}
-space:
+space:{types}
   optim.learning_rate: {{log: [0.001, 0.1]}}
 budget: {{trials: 3}}
 """
+# without another choice, what is of retrieval would be refused
+_WITH_OTHERS = "\n  model.type: {choice: [closed_book, rag_sequence]}"
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,11 @@ def fitted_search(tiny: Tiny, output: Path, settings: Settings) -> SearchRecord:
             state.save(record.folder / trial.checkpoint)
 
     data = spec.file.data
+    index = open_index(Path(record.indexes["facts"].folder))
     fit_trial(
         spec.trial_with({}),
         (read_questions(Path(data.train)), read_questions(Path(data.val), data.n_val)),
-        InProcessRetriever(open_index(Path(record.indexes["facts"].folder))),
+        None if settings.kind == "closed_book" else InProcessRetriever(index),
         report,
         objective=spec.file.objectives[0],
         seed=spec.file.seed,
@@ -125,6 +128,7 @@ def _spec(tiny: Tiny, output: Path, settings: Settings, *, train: Path, val: Pat
             normalise=str(bert).lower(),
             generator=getattr(tiny, settings.generator),
             kind=settings.kind,
+            types=_WITH_OTHERS if settings.kind == "closed_book" else "",
             n_docs=settings.n_docs,
             faiss=settings.faiss,
             nprobe=settings.nprobe or "null",

@@ -106,6 +106,17 @@ def test_the_plan_speaks_to_people(space_of):
     )
 
 
+def test_a_search_without_retrieval_has_no_index_to_plan(space_of, tiny):
+    model = {"type": "closed_book", "generator": str(tiny.bart)}
+    trial = {"model": model, "retrieval": {}}
+
+    plan = _plan(space_of(trial=trial, indexes={}, resources={"max_concurrent": 1}))
+
+    assert (plan.indexes, plan.search_threads) == ((), 0)
+    assert plan.memory_bytes
+    assert "index " not in "\n".join(plan.lines())
+
+
 def test_trials_that_search_by_themselves_need_no_replica(space_of):
     plan = _plan(space_of(trial={"retrieval": {"n_docs": 2, "backend": "in_process"}}))
 

@@ -201,6 +201,88 @@ MUTATIONS = {
         "space.regularisation.attention_dropout: generator {dir}/models/t5 is a t5, which"
         " has none; leave it out",
     ),
+    "layers of a t5 to drop": (
+        "models/bart\n  retrieval: {index: one, n_docs: 2}\n  optim:\n"
+        "    learning_rate: 1e-4\n    effective_batch: 16\n  regularisation: {",
+        "models/t5\n  retrieval: {index: one, n_docs: 2}\n  optim:\n"
+        "    learning_rate: 1e-4\n    effective_batch: 16\n"
+        "  regularisation: {encoder_layerdrop: 0.1, ", 23,
+        "trial.regularisation.encoder_layerdrop: generator {dir}/models/t5 is a t5, which has"
+        " none; leave it out",
+    ),
+    "layers to drop of a t5 in the space": (
+        "space:\n", "space:\n  model.generator: {choice: [models/bart, models/t5]}\n"
+        "  regularisation.decoder_layerdrop: {uniform: [0.0, 0.2]}\n", 27,
+        "space.regularisation.decoder_layerdrop: generator {dir}/models/t5 is a t5, which"
+        " has none; leave it out",
+    ),
+    "epsilon of adam for adafactor": (
+        "learning_rate: 1e-4\n", "learning_rate: 1e-4\n    optimizer: adafactor\n"
+        "    adam_epsilon: 1e-6\n", 23,
+        "trial.optim.adam_epsilon: has no use, as optim.optimizer is never adamw; leave it out",
+    ),
+    "cycles without restarts": (
+        "space:\n", "space:\n  optim.schedule: {choice: [linear, cosine]}\n"
+        "  optim.n_cycles: {int: [1, 3]}\n", 27,
+        "space.optim.n_cycles: has no use, as optim.schedule is never cosine_with_restarts;"
+        " leave it out",
+    ),
+    "warm-up said twice": (
+        "    learning_rate: 1e-4\n", "    learning_rate: 1e-4\n    warmup_steps: 10\n"
+        "    warmup_share: 0.1\n", 20,
+        "trial.optim: has warmup_steps and warmup_share; give the one or the other",
+    ),
+    "warm-up said in trial and space": (
+        "    learning_rate: 1e-4\n    effective_batch: 16\n"
+        "  regularisation: {dropout: 0.1}\n  train: {max_epochs: 3, batch_size: 8}\nspace:\n",
+        "    learning_rate: 1e-4\n    warmup_steps: 10\n"
+        "  train: {max_epochs: 3}\nspace:\n  optim.warmup_share: {uniform: [0.0, 0.2]}\n", 25,
+        "space.optim.warmup_share: holds 0.2, but trial.optim has warmup_steps and"
+        " warmup_share; give the one or the other",
+    ),
+    "warm-up varied twice": (
+        "space:\n", "space:\n  optim.warmup_steps: {int: [0, 10]}\n"
+        "  optim.warmup_share: {uniform: [0.0, 0.2]}\n", 26,
+        "space.optim.warmup_steps: holds 1 and 0.2, but trial.optim has warmup_steps and"
+        " warmup_share; give the one or the other",
+    ),
+    "test questions counted without a file": (
+        "  val: val.jsonl\n", "  val: val.jsonl\n  n_test: 3\n", 4,
+        "data: has n_test and no test; give the file or drop n_test",
+    ),
+    "nothing to train": (
+        "    generator: models/bart\n", "    generator: models/bart\n"
+        "    freeze_generator: true\n    freeze_question_encoder: true\n", 16,
+        "trial.model: has freeze_question_encoder and freeze_generator, which leaves nothing"
+        " to train; drop one",
+    ),
+    "nothing to train in some trials": (
+        "space:\n", "space:\n  model.freeze_generator: {choice: [true, false]}\n"
+        "  model.freeze_question_encoder: {choice: [true, false]}\n", 27,
+        "space.model.freeze_question_encoder: holds true and true, but trial.model has"
+        " freeze_question_encoder and freeze_generator, which leaves nothing to train; drop",
+    ),
+    "nothing to train without retrieval": (
+        "space:\n", "space:\n  model.type: {choice: [rag_token, closed_book]}\n"
+        "  model.freeze_generator: {choice: [true, false]}\n", 27,
+        "space.model.freeze_generator: holds true and 'closed_book', but trial.model has"
+        " freeze_generator and type closed_book, which leaves nothing to train; drop one",
+    ),
+    "recall of a trial without retrieval": (
+        "space:\n", "objectives: [{metric: val/recall_at_5}]\nspace:\n"
+        "  model.type: {choice: [rag_sequence, closed_book]}\n", 25,
+        "objectives.0.metric: a closed_book trial has no val/recall_at_5; take another, or"
+        " model.type without it",
+    ),
+    "no index to retrieve from": (
+        VALID[VALID.index("indexes:") : VALID.index("trial:")], "indexes: {}\n", 7,
+        "indexes: names no index to find passages in; name at least one",
+    ),
+    "no question encoder": (
+        "    question_encoder: models/encoder\n", "", 16,
+        "trial.model.question_encoder: is missing; it gives: a folder or a hub id of the"
+        " encoder whose vectors passages are searched with",
+    ),
     "space path that is none": (
         "space:\n", "space:\n  optim.lr: {log: [1e-5, 1e-3]}\n", 26,
         "space.optim.lr: is no key of trial that can vary; did you mean 'optim.learning_rate'?",
@@ -232,7 +314,8 @@ MUTATIONS = {
     "choice the trial refuses": (
         "space:\n", "space:\n  optim.schedule: {choice: [linear, cosin]}\n", 26,
         "space.optim.schedule: holds 'cosin', but trial.optim.schedule must be one of"
-        " constant, linear, cosine, polynomial, not 'cosin'; did you mean 'cosine'?",
+        " constant, linear, cosine,"
+        " cosine_with_restarts, polynomial, not 'cosin'; did you mean 'cosine'?",
     ),
     "ef_search of a flat index": (
         "index: one, n_docs: 2", "index: one, n_docs: 2, ef_search: 64", 19,

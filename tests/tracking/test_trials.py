@@ -43,6 +43,7 @@ class FakeTrial:
     config: dict[str, object]
     status: str = "RUNNING"
     last_result: dict[str, object] = field(default_factory=dict)
+    path: str | None = None
 
 
 @dataclass
@@ -102,7 +103,9 @@ def start(runs: TrialRuns, number: int = 0, **config: object) -> FakeTrial:
 
 
 def report(runs: TrialRuns, trial: FakeTrial, epoch: int) -> None:
-    trial.last_result = {"epoch": epoch, "val/em": epoch / 100, "train/loss": 1.0, "pid": 7}
+    metrics = {"val/em": epoch / 100, "train/loss": 1.0}
+    is_last = epoch == N_EPOCHS
+    trial.last_result = {"epoch": epoch, "is_last": is_last, **metrics, "pid": 7}
     runs.log_trial_result(epoch, trial, trial.last_result)
 
 
@@ -194,6 +197,24 @@ def test_a_trial_that_failed_before_it_reported_is_failed(search, clock):
     runs.log_trial_end(FakeTrial({"trial": 0}, status="ERROR"))
 
     assert runs_of(search)["0"].info.status == "FAILED"
+
+
+def test_the_trace_of_a_profiled_trial_is_an_artifact_of_its_run(search, clock, tmp_path):
+    runs = callback(search, clock)
+    profiled, plain = start(runs, 0), start(runs, 1)
+    profiled.path, plain.path = str(tmp_path / "profiled"), str(tmp_path / "plain")
+    (tmp_path / "profiled").mkdir()
+    (tmp_path / "profiled" / "trace.json.gz").write_bytes(b"trace")
+
+    for trial in (profiled, plain):
+        runs.log_trial_end(trial)
+
+    kept = [
+        [file.path for file in MlflowClient(search.uri).list_artifacts(runs.run_id(number))]
+        for number in (0, 1)
+    ]
+    assert kept == [["trace.json.gz"], []]
+    assert {run.info.status for run in runs_of(search).values()} == {"KILLED"}
 
 
 def test_an_unreachable_mlflow_costs_no_metric_and_no_trial(search, clock, caplog):
@@ -289,7 +310,8 @@ def toy_trial(config: dict[str, object]) -> None:
     for epoch in range(1, N_EPOCHS + 1):
         if config["trial"] == 7 and epoch == 3:
             raise RuntimeError("out of luck")
-        tune.report({"epoch": epoch, "val/em": config["x"] * epoch, "val/f1": 0.5})
+        metrics = {"val/em": config["x"] * epoch, "val/f1": 0.5}
+        tune.report({"epoch": epoch, "is_last": epoch == N_EPOCHS, **metrics})
 
 
 class StopTrialFive(tune.Stopper):

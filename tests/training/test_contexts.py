@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, RagConfig, RagRetriever
 
 from ragsearch.index.store import Passage
-from ragsearch.training.contexts import DOC_SEPARATOR, TITLE_SEPARATOR, ContextBuilder
+from ragsearch.training.contexts import ContextBuilder
 from tests.tiny import Tiny
 
 
@@ -68,7 +68,23 @@ def test_no_passage_gives_the_question_alone(builder: ContextBuilder) -> None:
     assert builder.build(["why?"], [[None]]).texts == [" // why?"]
 
 
-def test_contexts_equal_those_of_transformers(builder: ContextBuilder) -> None:
+def test_the_prefix_is_never_cut(tiny: Tiny) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny.t5)
+    builder = ContextBuilder(tokenizer, 48, prefix="question: ")
+
+    texts = builder.build(["how long?"] * 2, [[passage("word " * 100)], [None]]).texts
+
+    assert texts[0].startswith("question: Baba - Geography / word")
+    assert texts[0].endswith(" // how long?")
+    assert texts[1] == "question: // how long?"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "separators"), [(None, (" / ", " // ")), ("answer: ", (" : ", " | "))]
+)
+def test_contexts_equal_those_of_transformers(
+    prefix: str | None, separators: tuple[str, str], builder: ContextBuilder
+) -> None:
     rows = [
         [passage("Capital: Bexlan.  Coast: 7 km."), passage("Capital: Os.", '"Os"')],
         [passage("Age: 30 years."), passage("City: Tu.", "Tu - People")],
@@ -77,8 +93,8 @@ def test_contexts_equal_those_of_transformers(builder: ContextBuilder) -> None:
     config = RagConfig(
         question_encoder={"model_type": "dpr"},
         generator={"model_type": "t5"},
-        title_sep=TITLE_SEPARATOR,
-        doc_sep=DOC_SEPARATOR,
+        title_sep=separators[0],
+        doc_sep=separators[1],
         max_combined_length=64,
         n_docs=2,
         index_name="custom",
@@ -89,9 +105,10 @@ def test_contexts_equal_those_of_transformers(builder: ContextBuilder) -> None:
         {"title": [one.title for one in row], "text": [one.text for one in row]} for row in rows
     ]
 
-    ours = ContextBuilder(builder.tokenizer, 64).build(questions, rows)
+    ours = ContextBuilder(builder.tokenizer, 64, prefix or "", *separators)
+    ours = ours.build(questions, rows)
     theirs, their_mask = stock.postprocess_docs(
-        documents, questions, None, n_docs=2, return_tensors="pt"
+        documents, questions, prefix, n_docs=2, return_tensors="pt"
     )
 
     width = ours.input_ids.shape[1]

@@ -128,6 +128,40 @@ def test_the_best_epoch_is_the_best_by_the_objective(
         best = max(best, score)
 
 
+@pytest.mark.parametrize(("patience", "n_reports"), [(1, 2), (2, 3), (None, 5)])
+def test_a_trial_ends_when_its_patience_is_at_an_end(
+    patience: int | None, n_reports: int, make_trial: MakeTrial, fit: Fit
+) -> None:
+    trial = make_trial(
+        optim__learning_rate=1e-12,  # nothing moves, and so nothing becomes better
+        train__max_epochs=5,
+        train__early_stopping_patience=patience,
+        decode__max_length=2,
+    )
+
+    reports = fit(trial, ObjectiveSection(metric="val/em"))
+
+    assert [report.epoch for report in reports] == list(range(1, n_reports + 1))
+    assert [report.is_last for report in reports] == [False] * (n_reports - 1) + [True]
+    assert [report.is_best for report in reports] == [True] + [False] * (n_reports - 1)
+
+
+def test_an_epoch_that_is_better_renews_the_patience(make_trial: MakeTrial, fit: Fit) -> None:
+    trial = make_trial(
+        optim__learning_rate=5e-3,
+        optim__max_grad_norm=1.0,
+        optim__effective_batch=8,
+        train__max_epochs=4,
+        train__early_stopping_patience=1,
+        decode__max_length=2,
+    )
+
+    reports = fit(trial)
+
+    assert all(report.is_best for report in reports[:3])
+    assert len(reports) == 4
+
+
 def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(
     make_trial: MakeTrial, fit: Fit
 ) -> None:

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ragsearch.data.questions import Question
-from ragsearch.training.loss import MarginalLoss, RagType, marginal_loss
+from ragsearch.training.loss import MarginalLoss, ModelType, marginal_loss
 from ragsearch.training.model import RagModel, assemble
 from ragsearch.training.pipeline import Pipeline
 from tests.training.conftest import FakeRetriever, MakeTrial
 
-KINDS: tuple[RagType, ...] = ("rag_sequence", "rag_token")
+KINDS: tuple[ModelType, ...] = ("rag_sequence", "rag_token")
 
 
 def gradients(model: RagModel) -> dict[str, Tensor]:
@@ -34,7 +34,7 @@ def gradients(model: RagModel) -> dict[str, Tensor]:
 @pytest.mark.parametrize("generator", ["t5", "bart"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_losses_and_gradients_equal_those_of_transformers(
-    kind: RagType,
+    kind: ModelType,
     generator: str,
     smoothing: float,
     make_trial: MakeTrial,
@@ -86,7 +86,7 @@ def random_inputs(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_loss_is_that_of_the_papers_equations(kind: RagType) -> None:
+def test_the_loss_is_that_of_the_papers_equations(kind: ModelType) -> None:
     logits, scores, labels, mask = random_inputs(batch=1)
     token = logits.softmax(-1)[:, torch.arange(4), labels[0]].double()
     weights = scores[0].softmax(-1).double()
@@ -102,7 +102,7 @@ def test_the_loss_is_that_of_the_papers_equations(kind: RagType) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_answer_of_one_token_trains_the_question_encoder(kind: RagType) -> None:
+def test_an_answer_of_one_token_trains_the_question_encoder(kind: ModelType) -> None:
     """B12: stock RAG-Sequence masks log p(passage) away here, and its gradient is zero."""
     logits, scores, labels, mask = random_inputs(n_tokens=1)
     scores.requires_grad_()
@@ -128,7 +128,7 @@ def test_stock_rag_sequence_still_ignores_passages_for_one_token(make_trial: Mak
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_missing_passage_counts_for_nothing(kind: RagType, smoothing: float) -> None:
+def test_a_missing_passage_counts_for_nothing(kind: ModelType, smoothing: float) -> None:
     logits, scores, labels, mask = random_inputs()
     padded = torch.cat([logits.view(2, 3, 4, 11), torch.randn(2, 1, 4, 11)], dim=1)
     padded = padded.view(8, 4, 11).requires_grad_()
@@ -148,7 +148,7 @@ def test_a_missing_passage_counts_for_nothing(kind: RagType, smoothing: float) -
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_question_has_the_same_loss_in_any_batch(kind: RagType, smoothing: float) -> None:
+def test_a_question_has_the_same_loss_in_any_batch(kind: ModelType, smoothing: float) -> None:
     logits, scores, labels, mask = random_inputs(batch=3, n_tokens=6)
     lengths = (6, 3, 1)
     for row, length in enumerate(lengths):

@@ -6,10 +6,13 @@ import pytest
 import torch
 from tokenizers import processors
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     GenerationConfig,
+    RagConfig,
+    RagRetriever,
     RagSequenceForGeneration,
     RagTokenForGeneration,
     RagTokenizer,
@@ -17,6 +20,7 @@ from transformers import (
 
 from ragsearch.data.questions import Question
 from ragsearch.errors import BadInputError
+from ragsearch.spec.models import _LACKING, OPTIONAL_KEYS
 from ragsearch.training.decode import generate_answers
 from ragsearch.training.model import RagModel, assemble, load
 from ragsearch.training.pipeline import Pipeline
@@ -102,6 +106,37 @@ def test_a_saved_model_is_the_same_here_and_in_stock_transformers(
         assert loaded.question_tokenizer(text)["input_ids"] == before
 
 
+@pytest.mark.parametrize("generator", ["t5", "bart"])
+def test_stock_transformers_reads_the_same_contexts(
+    generator: str, make_trial: MakeTrial, retriever: FakeRetriever, tmp_path: Path
+) -> None:
+    """B16: without a `prefix` in the generator's configuration RagRetriever has no answer."""
+    keys = {"prefix": "answer: ", "title_separator": " : ", "doc_separator": " | "}
+    trial = make_trial(generator, **{f"model__{key}": value for key, value in keys.items()})
+    assemble(trial).save(tmp_path)
+    model, question = load(tmp_path), "which city?"
+    pipeline = Pipeline(model, retriever)
+    found = pipeline.retrieve([question], 2)
+
+    stock = RagRetriever.__new__(RagRetriever)  # its index plays no part in this
+    stock.config = RagConfig.from_pretrained(tmp_path)
+    stock.generator_tokenizer = RagTokenizer.from_pretrained(tmp_path).generator
+    passages = [passage for passage in found.passages[0] if passage is not None]
+    document = {
+        "title": [one.title for one in passages],
+        "text": [one.text for one in passages],
+    }
+    ids, mask = stock.postprocess_docs(
+        [document], [question], stock.config.generator.prefix, n_docs=2, return_tensors="pt"
+    )
+
+    ours = pipeline.read([question], found)
+    width = ours.input_ids.shape[1]
+    assert ours.texts[0].startswith(f"answer: {passages[0].title} : {passages[0].text[:9]}")
+    assert torch.equal(ours.input_ids, ids[:, :width])
+    assert not mask[:, width:].any()
+
+
 def test_decoding_settings_are_saved_whole(make_trial: MakeTrial, tmp_path: Path) -> None:
     model = assemble(make_trial("bart", decode__num_beams=4, decode__max_length=9))
 
@@ -151,10 +186,44 @@ def test_attention_dropout_reaches_bart(make_trial: MakeTrial) -> None:
     assert model.generator.model.decoder.layers[0].self_attn.dropout == 0.2
 
 
-def test_attention_dropout_is_refused_for_t5(make_trial: MakeTrial) -> None:
-    """B31: T5 has none, so that a search over it would compare equal trials."""
-    with pytest.raises(BadInputError, match=r"attention_dropout: a t5 generator has no"):
-        assemble(make_trial("t5", regularisation__attention_dropout=0.2))
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_layers_of_bart_are_dropped_in_training_only(
+    part: str, make_trial: MakeTrial, retriever: FakeRetriever
+) -> None:
+    model = assemble(make_trial("bart", **{f"regularisation__{part}_layerdrop": 0.999}))
+    ran: list[bool] = []
+    for layer in getattr(model.generator.model, part).layers:
+        layer.register_forward_hook(lambda *_: ran.append(True))
+    pipeline = Pipeline(model, retriever)
+
+    def run() -> int:
+        ran.clear()
+        found = pipeline.retrieve(["which city?"], 1)
+        labels = pipeline.labels(["Baba"])
+        pipeline.logits(pipeline.read(["which city?"], found), found.doc_scores, labels)
+        return len(ran)
+
+    model.start_training()
+    in_training = run()
+    model.network.train(mode=False)
+
+    assert (in_training, run()) == (0, 2)
+    assert getattr(model.network.config.generator, f"{part}_layerdrop") == 0.999
+
+
+@pytest.mark.parametrize("key", OPTIONAL_KEYS)
+def test_what_t5_lacks_is_refused(key: str, make_trial: MakeTrial) -> None:
+    """B31: else a search over it would compare equal trials."""
+    with pytest.raises(BadInputError, match=rf"{key}: a t5 generator has none; leave"):
+        assemble(make_trial("t5", **{f"regularisation__{key}": 0.2}))
+
+
+@pytest.mark.parametrize("family", _LACKING)
+def test_the_families_known_to_lack_a_key_do(family: str) -> None:
+    config = AutoConfig.for_model(family)
+
+    lacking = {key for key in OPTIONAL_KEYS if not hasattr(config, key)}
+    assert lacking == set(_LACKING[family])
 
 
 def test_a_generator_that_is_none_is_refused(tiny: Tiny, make_trial: MakeTrial) -> None:

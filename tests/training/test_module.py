@@ -1,19 +1,22 @@
 """Training steps: what moves, by how much, with which dropout."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from transformers import Adafactor
 
 from ragsearch.data.questions import Question
 from ragsearch.spec import TrialSection
 from ragsearch.training import fit
 from ragsearch.training.loss import marginal_loss
-from ragsearch.training.model import assemble
-from ragsearch.training.module import RagModule, parameter_groups
+from ragsearch.training.model import assemble, load
+from ragsearch.training.module import RagModule
+from ragsearch.training.optimizer import parameter_groups
 from ragsearch.training.pipeline import Pipeline
 from tests.tiny import Tiny
 from tests.training.conftest import FakeRetriever, MakeTrial
@@ -89,6 +92,30 @@ def test_a_frozen_question_encoder_has_no_dropout_and_stays_as_it_is(
     assert modes == [(True, False)]
     assert same_weights(after.question_encoder, before.question_encoder)
     assert not same_weights(after.generator, before.generator)
+
+
+def test_a_frozen_generator_has_no_dropout_and_stays_as_it_is(
+    make_trial: MakeTrial, train_steps: TrainSteps
+) -> None:
+    modes: list[tuple[bool, bool]] = []
+    trial = make_trial(
+        model__freeze_generator=True, optim__learning_rate=1e-2, regularisation__dropout=0.1
+    )
+    before = assemble(trial)
+
+    module = train_steps(
+        trial,
+        lambda module: modes.append((
+            any(part.training for part in module.pipeline.model.generator.modules()),
+            module.pipeline.model.question_encoder.training,
+        )),
+    )
+
+    after = module.pipeline.model
+    assert modes == [(False, True)]
+    assert same_weights(after.generator, before.generator)
+    assert not same_weights(after.question_encoder, before.question_encoder)
+    assert len(list(parameter_groups(after.network, trial.optim))) == 2
 
 
 def test_an_unfrozen_question_encoder_learns(
@@ -220,6 +247,123 @@ def test_the_learning_rate_follows_its_schedule_over_all_steps(
     assert [step[0] for step in seen] == pytest.approx([step[-1] / 10 for step in seen])
 
 
+@pytest.mark.parametrize(
+    ("settings", "rates"),
+    [
+        # 4 steps after warm-up: 0.5 * (1 + cos(pi * (2 * t / 4 mod 1)))
+        ({"n_cycles": 2, "warmup_steps": 2}, [0.5, 1.0, 0.5, 1.0, 0.5]),
+        ({"warmup_steps": 2}, [0.5, 1.0, 0.853553, 0.5, 0.146447]),
+        ({"n_cycles": 2, "warmup_share": 0.3}, [0.5, 1.0, 0.5, 1.0, 0.5]),  # 1.8 steps: 2
+    ],
+)
+def test_cosine_starts_again_as_often_as_asked(
+    settings: dict[str, float],
+    rates: list[float],
+    make_trial: MakeTrial,
+    train_steps: TrainSteps,
+) -> None:
+    seen: list[float] = []
+    trial = make_trial(
+        optim__schedule="cosine_with_restarts",
+        optim__learning_rate=1e-3,
+        optim__effective_batch=3,  # three steps an epoch
+        train__max_epochs=2,
+        **{f"optim__{key}": value for key, value in settings.items()},
+    )
+
+    train_steps(trial, lambda module: seen.append(module.lr_schedulers().get_last_lr()[-1]))
+
+    assert seen[:5] == pytest.approx([rate * 1e-3 for rate in rates], rel=1e-3)
+
+
+def test_adafactor_moves_weights_by_the_learning_rate_it_is_given(
+    make_trial: MakeTrial, train_steps: TrainSteps
+) -> None:
+    """Its first step divides a gradient by its own size: what moves, moves by the rate."""
+    settings = {"optim__schedule": "constant", "optim__weight_decay": 0.0}
+    trial = make_trial(optim__optimizer="adafactor", optim__learning_rate=1e-3, **settings)
+    steps: list[torch.optim.Optimizer] = []
+
+    module = train_steps(trial, lambda module: steps.append(module.optimizers().optimizer))
+
+    before = assemble(trial).generator.state_dict()
+    moved = {
+        name: (weight - before[name]).square().mean().sqrt().item()
+        for name, weight in module.pipeline.model.generator.state_dict().items()
+    }
+    assert isinstance(steps[0], Adafactor)
+    assert len(steps[0].param_groups) == 4
+    assert 5e-4 < max(moved.values()) < 1.01e-3
+
+
+def test_gradients_are_left_as_they_are_without_a_limit(
+    make_trial: MakeTrial, train_steps: TrainSteps
+) -> None:
+    norms: list[float] = []
+    for limit in (None, 1e6):
+        trial = make_trial(
+            optim__max_grad_norm=limit,
+            optim__learning_rate=1e-12,
+            model__freeze_question_encoder=True,
+        )
+        train_steps(trial, lambda module: norms.append(norm_of(module)))
+
+    assert norms[0] == norms[1] > 0.01
+
+
+def norm_of(module: RagModule) -> float:
+    return torch.stack([grad.norm() for grad in gradients_of(module).values()]).norm().item()
+
+
+@contextmanager
+def watched_linears(ran: list[bool]) -> Iterator[None]:
+    """Count the runs of every linear layer, those for the backward pass included."""
+
+    def note(module: torch.nn.Module, *_: object) -> None:
+        if isinstance(module, torch.nn.Linear) and module.training:
+            ran.append(True)
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("generator", ["t5", "bart"])
+def test_gradient_checkpointing_computes_twice_and_changes_no_gradient(
+    generator: str, make_trial: MakeTrial, train_steps: TrainSteps
+) -> None:
+    gradients: list[dict[str, Tensor]] = []
+    settings = {"optim__max_grad_norm": None, "regularisation__dropout": 0.1}
+
+    ran: list[list[bool]] = [[], []]
+
+    for is_on in (False, True):
+        trial = make_trial(generator, **settings, train__gradient_checkpointing=is_on)
+        with watched_linears(ran[is_on]):
+            train_steps(trial, lambda module: gradients.append(gradients_of(module)))
+
+    assert len(ran[True]) > 1.8 * len(ran[False]) > 0  # heads lie outside the layers
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("generator", ["t5", "bart"])
+def test_gradient_checkpointing_reaches_both_parts_and_is_not_saved(
+    generator: str, make_trial: MakeTrial, tmp_path: Path
+) -> None:
+    """B21: turned on for the whole RAG model it raises an error."""
+    model = assemble(make_trial(generator, train__gradient_checkpointing=True))
+
+    def on(part: torch.nn.Module) -> bool:
+        return any(getattr(inner, "gradient_checkpointing", False) for inner in part.modules())
+
+    model.save(tmp_path)
+    assert [on(part) for part in model.parts] == [True, True]
+    assert not on(load(tmp_path).network)
+
+
 @pytest.mark.parametrize("kind", ["rag_sequence", "rag_token"])
 def test_accumulation_changes_no_step(
     kind: str, make_trial: MakeTrial, train_steps: TrainSteps
@@ -258,16 +402,14 @@ def gradients_of(module: RagModule) -> dict[str, Tensor]:
 def test_gradients_are_clipped_to_their_global_norm(
     make_trial: MakeTrial, train_steps: TrainSteps
 ) -> None:
-    norms: list[Tensor] = []
+    norms: list[float] = []
 
     train_steps(
         make_trial(optim__max_grad_norm=0.01),
-        lambda module: norms.append(
-            torch.stack([grad.norm() for grad in gradients_of(module).values()]).norm()
-        ),
+        lambda module: norms.append(norm_of(module)),
     )
 
-    assert [norm.item() for norm in norms] == pytest.approx([0.01], rel=1e-3)
+    assert norms == pytest.approx([0.01], rel=1e-3)
 
 
 def test_the_train_loss_is_the_mean_of_the_epochs_tokens(
