@@ -2,9 +2,10 @@
 
 The modules, in the order the data travels:
 
-- `rows`: records of a jsonl, tsv, csv or parquet file, each with its place
+- `rows`: records of a jsonl, tsv, csv, parquet or source file, each with its place
 - `ids`: which ids stand twice, for millions of them
 - `questions`: questions with answers
+- `lines`: questions and gold data in files of lines, as the original scripts have them
 - `passages`: the texts of a corpus
 - `chunks`: how a long text becomes passages
 - `check`: all files of a search, read before it starts

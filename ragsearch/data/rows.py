@@ -1,4 +1,4 @@
-"""Rows of a file as mappings, each with its place: jsonl, tsv, csv and parquet.
+"""Rows of a file as mappings, each with its place: jsonl, tsv, csv, parquet, source and target.
 
 In: a path. Out: one `Row` at a time, or the `Mistake` that stands where a row should.
 Streaming: a row is forgotten as soon as it was handed on. Knows nothing of what rows mean.
@@ -7,11 +7,13 @@ Streaming: a row is forgotten as soon as it was handed on. Knows nothing of what
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ragsearch.errors import BadInputError, Mistake
 
+Item = TypeVar("Item")
 MAX_MISTAKES = 20  # one screen; a file with more has one cause, not twenty
 
 
@@ -106,8 +108,8 @@ def require_file(path: Path) -> None:
 
 
 def _guarded(
-    path: Path, read: Callable[[Path], Iterator[Row | Mistake]]
-) -> Iterator[Row | Mistake]:
+    path: Path, read: Callable[[Path], Iterator[Item | Mistake]]
+) -> Iterator[Item | Mistake]:
     try:
         yield from read(path)
     except OSError as error:
@@ -205,6 +207,75 @@ def _cells_to_rows(
             yield Row(mark, number, dict(zip(header, cells, strict=True)))
 
 
+class Line(NamedTuple):
+    """A line of a file of lines, the blanks around it removed."""
+
+    number: int
+    """Counted from 1."""
+    text: str
+    """Never empty."""
+
+
+def read_lines(path: Path) -> Iterator[Line | Mistake]:
+    """Give the lines of a file, each of which must hold something.
+
+    Returns:
+        Lines, and mistakes in the place of lines that are empty or no UTF-8.
+
+    Raises:
+        BadInputError: If there is no such file.
+    """
+    require_file(path)
+    return _guarded(path, _read_lines)
+
+
+def _read_lines(path: Path) -> Iterator[Line | Mistake]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                yield Mistake(place_at(path, number), "", _not_utf8(error))
+                continue
+            if text:
+                yield Line(number, text)
+            else:
+                what = "is empty; give text, or drop the line here and in the file beside it"
+                yield Mistake(place_at(path, number), "", what)
+
+
+def pairs_of_lines(left: Path, right: Path) -> Iterator[tuple[Line, Line] | Mistake]:
+    """Give the lines of two files that belong together.
+
+    Yields:
+        Pairs, and mistakes for lines that cannot be read or have no partner.
+    """
+    both = zip_longest(read_lines(left), read_lines(right))
+    for number, (mine, other) in enumerate(both, start=1):
+        if mine is None or other is None:
+            longer, shorter = (left, right) if other is None else (right, left)
+            what = (
+                f"has no partner: {shorter} ends after {number - 1} lines; both must be equal"
+            )
+            yield Mistake(place_at(longer, number), "", f"{what} in length")
+            return
+        if isinstance(mine, Line) and isinstance(other, Line):
+            yield mine, other
+            continue
+        yield from (each for each in (mine, other) if isinstance(each, Mistake))
+
+
+def _read_source(path: Path) -> Iterator[Row | Mistake]:
+    """Read questions, one a line, with one answer a line in the `.target` file beside them."""
+    for pair in pairs_of_lines(path, path.with_suffix(".target")):
+        if isinstance(pair, Mistake):
+            yield pair
+        else:
+            asked, answer = pair
+            values = {"question": asked.text, "answers": [answer.text]}
+            yield Row(asked.number, asked.number, values)
+
+
 def _read_parquet(path: Path) -> Iterator[Row | Mistake]:
     import pyarrow as pa
     from pyarrow import parquet
@@ -226,6 +297,7 @@ _READERS: Mapping[str, Callable[[Path], Iterator[Row | Mistake]]] = {
     ".tsv": _read_tsv,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
+    ".source": _read_source,
 }
 
 
