@@ -20,7 +20,14 @@ from pydantic import (
 from ragsearch.spec.durations import wall_s
 
 Metric = Literal[
-    "val/em", "val/f1", "val/nll", "val/recall_at_1", "val/recall_at_5", "val/recall_at_10"
+    "val/em",
+    "val/f1",
+    "val/rouge_l",
+    "val/nll",
+    "val/recall_at_1",
+    "val/recall_at_5",
+    "val/recall_at_10",
+    "val/mrr_at_10",
 ]
 METRICS: tuple[str, ...] = get_args(Metric)
 """What every validation reports."""

@@ -138,8 +138,9 @@ MUTATIONS = {
     ),
     "metric no one reports": (
         "budget:", "objectives:\n  - {metric: val/emm}\nbudget:", 32,
-        "objectives.0.metric: must be one of val/em, val/f1, val/nll, val/recall_at_1,"
-        " val/recall_at_5, val/recall_at_10, not 'val/emm'; did you mean 'val/em'?",
+        "objectives.0.metric: must be one of val/em, val/f1, val/rouge_l, val/nll,"
+        " val/recall_at_1, val/recall_at_5, val/recall_at_10, val/mrr_at_10,"
+        " not 'val/emm'; did you mean 'val/em'?",
     ),
     "cluster that is no address": (
         "budget:", "resources: {cluster: there}\nbudget:", 31,
