@@ -32,6 +32,7 @@ from ragsearch.errors import BadInputError
 from ragsearch.index.encoder import Pooling, pool
 from ragsearch.spec import TrialSection
 from ragsearch.training.contexts import DOC_SEPARATOR, TITLE_SEPARATOR
+from ragsearch.training.encoder_only import open_encoder_only
 from ragsearch.training.loss import RagType
 from ragsearch.training.parts import (
     check_complete,
@@ -132,8 +133,13 @@ def assemble(trial: TrialSection) -> RagModel:
     return RagModel(network, question_tokenizer, generator_tokenizer, pooling, trial)
 
 
-def load(folder: Path) -> RagModel:
+def load(folder: Path, *, encoder_only: bool = False) -> RagModel:
     """Open a folder written by `RagModel.save`, ready to answer.
+
+    Args:
+        folder: The folder.
+        encoder_only: Leave the generator's weights unread: the model can encode questions,
+            and nothing else.
 
     Returns:
         The model as it was saved, on the CPU, in evaluation mode.
@@ -149,12 +155,8 @@ def load(folder: Path) -> RagModel:
     try:
         settings = json.loads((folder / TRIAL_FILE).read_text(encoding="utf-8"))
         trial = TrialSection.model_validate(settings["trial"])
-        with no_progress_bar():
-            network: RagNetwork
-            network, loading = _CLASSES[trial.model.type].from_pretrained(
-                folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
-        check_complete(loading["missing_keys"])
+        open_network = open_encoder_only if encoder_only else _open_whole
+        network: RagNetwork = open_network(folder, _CLASSES[trial.model.type])
         network.train(mode=False)
         return RagModel(
             network,
@@ -167,6 +169,15 @@ def load(folder: Path) -> RagModel:
         raise BadInputError.single(
             folder, f"cannot be read: {first_line(error)}; export the model again"
         ) from error
+
+
+def _open_whole(folder: Path, rag_class: Any) -> Any:  # noqa: ANN401 - hardly typed
+    with no_progress_bar():
+        network, loading = rag_class.from_pretrained(
+            folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    check_complete(loading["missing_keys"])
+    return network
 
 
 def generation_config(model: RagModel) -> GenerationConfig:
