@@ -13,13 +13,13 @@ from ragsearch.cli.printing import cell, print_json, print_pairs, print_table, s
 from ragsearch.errors import BadInputError
 
 if TYPE_CHECKING:
-    from ragsearch.data.lines import Gold
+    from ragsearch.data.gold import Gold
     from ragsearch.results.evaluate import Evaluation
     from ragsearch.search.record import SearchRecord
 
 commands = typer.Typer()
 
-GoldFormat = Literal["qa", "ans", "titles"]  # as in `data.lines`, which loads pydantic
+GoldFormat = Literal["qa", "ans", "titles"]  # as in `data.gold`, which loads pydantic
 Ks = Annotated[
     list[int] | None,
     typer.Option(
@@ -132,7 +132,7 @@ def evaluate_bundles(  # noqa: PLR0913 - its options
     A line of --gold is, by --gold-format: qa, question, tab, ['answer', ...] (then --data may
     be that file itself); ans, one answer; titles, titles of relevant passages parted by tabs.
     """
-    from ragsearch.data.lines import read_judged
+    from ragsearch.data.gold import read_judged
     from ragsearch.results.evaluate import evaluate, evaluate_all, evaluate_retrieval
     from ragsearch.results.predictions import require_new, write_predictions
 
@@ -184,7 +184,7 @@ def _refuse_idle(k: list[int] | None, *, no_retrieval: bool, is_retrieval: bool)
 def _gold(
     path: Path | None, gold_format: GoldFormat | None, *, is_retrieval: bool
 ) -> "Gold | None":
-    from ragsearch.data.lines import Gold
+    from ragsearch.data.gold import Gold
 
     if path is None and gold_format is None:
         return None

@@ -1,147 +1,86 @@
-"""Files of lines, as the original scripts have them: questions, and what counts as right.
+"""Lines of a file, and of two files whose lines belong together.
 
-In: two files whose lines belong together, such as `val.source` and `val.target`, or questions
-and the gold data of `eval_rag.py`. Out: `PlacedQuestion`s, or a `Mistake` for every line that
-has no partner or cannot be read. Ids of questions are line numbers.
+In: paths, such as `val.source` with `val.target` beside it. Out: lines, pairs of them or rows,
+or a `Mistake` for every line that is empty, no UTF-8 or has no partner.
 """
 
-import ast
-import csv
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
-from ragsearch.data.questions import (
-    PlacedQuestion,
-    Question,
-    gather,
-    read_questions,
-)
-from ragsearch.data.rows import (
-    BadRowError,
-    Line,
-    kind_of,
-    pairs_of_lines,
-    place_at,
-    read_lines,
-)
-from ragsearch.errors import BadInputError, Mistake
-
-GoldFormat = Literal["qa", "ans", "titles"]
-"""How a line says what is right: `qa`, the question, a tab and a Python list of answers; `ans`,
-one answer; `titles`, titles of relevant passages with tabs between them."""
-GOLD_FORMATS: tuple[str, ...] = get_args(GoldFormat)
+from ragsearch.data.rows import Row, guarded, not_utf8, place_at, require_file
+from ragsearch.errors import Mistake
 
 
-class Gold(NamedTuple):
-    """What counts as right, where the file of questions does not say it."""
+class Line(NamedTuple):
+    """A line of a file of lines, the blanks around it removed."""
 
-    format: GoldFormat
-    path: Path | None = None
-    """A file as long as the file of questions; None for `qa`, which has the questions too."""
+    number: int
+    """Counted from 1."""
+    text: str
+    """Never empty."""
 
 
-def read_judged(data: Path, gold: Gold | None, limit: int | None = None) -> list[Question]:
-    """Return questions with what counts as right, from one file or from two.
-
-    Args:
-        data: Any file of `read_questions`; with gold beside it one question a line.
-        gold: What counts as right; None where `data` says it itself.
-        limit: Read only the first so many.
+def read_lines(path: Path) -> Iterator[Line | Mistake]:
+    """Give the lines of a file, each of which must hold something.
 
     Returns:
-        At least one question; with titles as gold it has no answers.
+        Lines, and mistakes in the place of lines that are empty or no UTF-8.
 
     Raises:
-        BadInputError: With every mistake of the files (at most 20, and a count).
+        BadInputError: If there is no such file.
     """
-    if gold is None:
-        return read_questions(data, limit)
-    if gold.path is None and gold.format != "qa":
-        what = f"is '{gold.format}', which needs a file of its own; give it with --gold"
-        raise BadInputError.single("--gold-format", what)
-    items = islice(_judged(data, gold), limit)
-    return [placed.question for placed in gather(data, items)]
+    require_file(path)
+    return guarded(path, _read_lines)
 
 
-def _judged(data: Path, gold: Gold) -> Iterator[PlacedQuestion | Mistake]:
-    if gold.path is None:
-        for line in read_lines(data):
-            yield line if isinstance(line, Mistake) else _parsed(data, line, _qa)
-        return
-    parse = _PARSERS[gold.format]
-    for pair in pairs_of_lines(data, gold.path):
+def _read_lines(path: Path) -> Iterator[Line | Mistake]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                yield Mistake(place_at(path, number), "", not_utf8(error))
+                continue
+            if text:
+                yield Line(number, text)
+            else:
+                what = "is empty; give text, or drop the line here and in the file beside it"
+                yield Mistake(place_at(path, number), "", what)
+
+
+def pairs_of_lines(left: Path, right: Path) -> Iterator[tuple[Line, Line] | Mistake]:
+    """Give the lines of two files that belong together.
+
+    Yields:
+        Pairs, and mistakes for lines that cannot be read or have no partner.
+    """
+    both = zip_longest(read_lines(left), read_lines(right))
+    for number, (mine, other) in enumerate(both, start=1):
+        if mine is None or other is None:
+            longer, shorter = (left, right) if other is None else (right, left)
+            what = (
+                f"has no partner: {shorter} ends after {number - 1} lines; both must be equal"
+            )
+            yield Mistake(place_at(longer, number), "", f"{what} in length")
+            return
+        if isinstance(mine, Line) and isinstance(other, Line):
+            yield mine, other
+            continue
+        yield from (each for each in (mine, other) if isinstance(each, Mistake))
+
+
+def read_source(path: Path) -> Iterator[Row | Mistake]:
+    """Read questions, one a line, with one answer a line in the `.target` file beside them.
+
+    Yields:
+        Rows, and mistakes for lines that cannot be read or have no partner.
+    """
+    for pair in pairs_of_lines(path, path.with_suffix(".target")):
         if isinstance(pair, Mistake):
             yield pair
-            continue
-        asked, right = pair
-        yield _of_pair(asked, _parsed(gold.path, right, parse), place_at(data, asked.number))
-
-
-def _of_pair(
-    asked: Line, right: PlacedQuestion | Mistake, place: str
-) -> PlacedQuestion | Mistake:
-    """Join a question with what is right; a gold line with a question of its own must agree."""
-    if isinstance(right, Mistake):
-        return right
-    said = right.question
-    if said.question and _words(said.question) != _words(asked.text):
-        what = f"is '{said.question}', but {place} asks '{asked.text}'; the lines must agree"
-        return Mistake(right.place, "question", what)
-    return PlacedQuestion(place, Question(said.id, asked.text, said.answers, (), said.titles))
-
-
-def _words(text: str) -> list[str]:
-    return text.casefold().strip(" ?").split()
-
-
-def _parsed(
-    path: Path, line: Line, parse: Callable[[Line], Question]
-) -> PlacedQuestion | Mistake:
-    place = place_at(path, line.number)
-    try:
-        return PlacedQuestion(place, parse(line))
-    except BadRowError as error:
-        return Mistake(place, "", str(error))
-
-
-def _qa(line: Line) -> Question:
-    cells = next(csv.reader([line.text], delimiter="\t"))  # as pandas does: quotes and all
-    if len(cells) != 2:  # noqa: PLR2004 - a question and its answers
-        raise BadRowError(
-            f"has {len(cells) - 1} tabs instead of one; write question, tab, ['answer', ...]"
-        )
-    question, answers = cells[0].strip(), _python_list(cells[1])
-    if not question:
-        raise BadRowError("has no question before the tab; give one or drop the line")
-    return Question(str(line.number), question, answers, ())
-
-
-def _python_list(text: str) -> tuple[str, ...]:
-    try:
-        items = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        msg = f"has {text.strip()!r} after the tab, which is no list; write ['one', \"two's\"]"
-        raise BadRowError(msg) from error
-    if not isinstance(items, list | tuple):
-        raise BadRowError(f"has {kind_of(items)} after the tab; write a list: ['one', 'two']")
-    for item in items:
-        if not isinstance(item, str):
-            raise BadRowError(f"has {item!r} among its answers, which is no text; quote it")
-    answers = tuple(item.strip() for item in items if item.strip())
-    if not answers:
-        raise BadRowError("has an empty list of answers; give one or drop the line")
-    return answers
-
-
-def _ans(line: Line) -> Question:
-    return Question(str(line.number), "", (line.text,), ())
-
-
-def _titles(line: Line) -> Question:
-    titles = tuple(title.strip() for title in line.text.split("\t") if title.strip())
-    return Question(str(line.number), "", (), (), titles)
-
-
-_PARSERS: dict[str, Callable[[Line], Question]] = {"qa": _qa, "ans": _ans, "titles": _titles}
+        else:
+            asked, answer = pair
+            values = {"question": asked.text, "answers": [answer.text]}
+            yield Row(asked.number, asked.number, values)

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from ragsearch.data.lines import read_source
 from ragsearch.data.rows import (
     BadRowError,
     MistakeList,
@@ -97,7 +98,8 @@ def gather(path: Path, items: Iterable[PlacedQuestion | Mistake]) -> list[Placed
 
 
 def _read(path: Path, limit: int | None) -> Iterator[PlacedQuestion | Mistake]:
-    for row in islice(open_rows(path, QUESTION_SUFFIXES), limit):
+    rows = open_rows(path, QUESTION_SUFFIXES, {".source": read_source})
+    for row in islice(rows, limit):
         yield row if isinstance(row, Mistake) else _question(path, row)
 
 

@@ -1,4 +1,4 @@
-"""Rows of a file as mappings, each with its place: jsonl, tsv, csv, parquet, source and target.
+"""Rows of a file as mappings, each with its place: jsonl, tsv, csv and parquet.
 
 In: a path. Out: one `Row` at a time, or the `Mistake` that stands where a row should.
 Streaming: a row is forgotten as soon as it was handed on. Knows nothing of what rows mean.
@@ -7,7 +7,6 @@ Streaming: a row is forgotten as soon as it was handed on. Knows nothing of what
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -71,12 +70,18 @@ class MistakeList:
             raise BadInputError(self.to_tuple())
 
 
-def open_rows(path: Path, suffixes: Iterable[str]) -> Iterator[Row | Mistake]:
+Reader = Callable[[Path], Iterator["Row | Mistake"]]
+
+
+def open_rows(
+    path: Path, suffixes: Iterable[str], others: Mapping[str, Reader] | None = None
+) -> Iterator[Row | Mistake]:
     """Give the records of a file, of which the suffix names the format.
 
     Args:
         path: The file; `~` is not expanded.
         suffixes: The formats the caller supports, such as `.jsonl`.
+        others: Readers by suffix, instead of the usual ones.
 
     Returns:
         Rows, and mistakes in the place of rows that cannot be read.
@@ -89,7 +94,8 @@ def open_rows(path: Path, suffixes: Iterable[str]) -> Iterator[Row | Mistake]:
     if path.suffix not in allowed:
         what = f"has suffix '{path.suffix}'; supported are {', '.join(allowed)}"
         raise BadInputError([Mistake(str(path), "", what)])
-    return _guarded(path, _READERS[path.suffix])
+    readers = {**_READERS, **(others or {})}
+    return guarded(path, readers[path.suffix])
 
 
 def require_file(path: Path) -> None:
@@ -107,9 +113,14 @@ def require_file(path: Path) -> None:
     raise BadInputError([Mistake(str(path), "", what)])
 
 
-def _guarded(
+def guarded(
     path: Path, read: Callable[[Path], Iterator[Item | Mistake]]
 ) -> Iterator[Item | Mistake]:
+    """Read a file, and end with a mistake where the system gives no more of it.
+
+    Yields:
+        What the reader yields.
+    """
     try:
         yield from read(path)
     except OSError as error:
@@ -133,7 +144,7 @@ def _json_object(line: bytes) -> dict[str, object]:
     try:
         value = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise BadRowError(_not_utf8(error)) from error
+        raise BadRowError(not_utf8(error)) from error
     except json.JSONDecodeError as error:
         msg = f"is not JSON: {error.msg} at column {error.colno}; give one object a line"
         raise BadRowError(msg) from error
@@ -147,22 +158,28 @@ def _json_object(line: bytes) -> dict[str, object]:
 
 
 def _read_csv(path: Path) -> Iterator[Row | Mistake]:
-    return _read_cells(path, ",")
+    return read_cells(path, ",")
 
 
 def _read_tsv(path: Path) -> Iterator[Row | Mistake]:
-    return _read_cells(path, "\t")
+    return read_cells(path, "\t")
 
 
-def _read_cells(path: Path, delimiter: str) -> Iterator[Row | Mistake]:
+def read_cells(
+    path: Path, delimiter: str, header: list[str] | None = None
+) -> Iterator[Row | Mistake]:
+    """Read a table of cells; without a header given, its first line is one.
+
+    Yields:
+        Rows, and mistakes in the place of rows that cannot be read.
+    """
     with path.open("rb") as file:
         lines = _Utf8Lines(file)
         try:
-            yield from _cells_to_rows(
-                path, csv.reader(lines, delimiter=delimiter, strict=True), lines
-            )
+            table = csv.reader(lines, delimiter=delimiter, strict=True)
+            yield from _cells_to_rows(path, table, lines, header)
         except UnicodeDecodeError as error:
-            yield _end_of_reading(path, lines, _not_utf8(error))
+            yield _end_of_reading(path, lines, not_utf8(error))
         except csv.Error as error:
             yield _end_of_reading(path, lines, f"is malformed: {error}")
 
@@ -188,9 +205,9 @@ class _Utf8Lines:
 
 
 def _cells_to_rows(
-    path: Path, table: Iterable[list[str]], lines: _Utf8Lines
+    path: Path, table: Iterable[list[str]], lines: _Utf8Lines, header: list[str] | None
 ) -> Iterator[Row | Mistake]:
-    header: list[str] | None = None
+    wanted = "the header has" if header is None else "without a header a row has"
     number, next_line = 0, 1
     for cells in table:
         mark, next_line = next_line, lines.n_read + 1
@@ -201,79 +218,10 @@ def _cells_to_rows(
             continue
         number += 1
         if len(cells) != len(header):
-            what = f"has {len(cells)} cells, but the header has {len(header)}"
+            what = f"has {len(cells)} cells, but {wanted} {len(header)}"
             yield Mistake(place_at(path, mark), "", what)
         else:
             yield Row(mark, number, dict(zip(header, cells, strict=True)))
-
-
-class Line(NamedTuple):
-    """A line of a file of lines, the blanks around it removed."""
-
-    number: int
-    """Counted from 1."""
-    text: str
-    """Never empty."""
-
-
-def read_lines(path: Path) -> Iterator[Line | Mistake]:
-    """Give the lines of a file, each of which must hold something.
-
-    Returns:
-        Lines, and mistakes in the place of lines that are empty or no UTF-8.
-
-    Raises:
-        BadInputError: If there is no such file.
-    """
-    require_file(path)
-    return _guarded(path, _read_lines)
-
-
-def _read_lines(path: Path) -> Iterator[Line | Mistake]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError as error:
-                yield Mistake(place_at(path, number), "", _not_utf8(error))
-                continue
-            if text:
-                yield Line(number, text)
-            else:
-                what = "is empty; give text, or drop the line here and in the file beside it"
-                yield Mistake(place_at(path, number), "", what)
-
-
-def pairs_of_lines(left: Path, right: Path) -> Iterator[tuple[Line, Line] | Mistake]:
-    """Give the lines of two files that belong together.
-
-    Yields:
-        Pairs, and mistakes for lines that cannot be read or have no partner.
-    """
-    both = zip_longest(read_lines(left), read_lines(right))
-    for number, (mine, other) in enumerate(both, start=1):
-        if mine is None or other is None:
-            longer, shorter = (left, right) if other is None else (right, left)
-            what = (
-                f"has no partner: {shorter} ends after {number - 1} lines; both must be equal"
-            )
-            yield Mistake(place_at(longer, number), "", f"{what} in length")
-            return
-        if isinstance(mine, Line) and isinstance(other, Line):
-            yield mine, other
-            continue
-        yield from (each for each in (mine, other) if isinstance(each, Mistake))
-
-
-def _read_source(path: Path) -> Iterator[Row | Mistake]:
-    """Read questions, one a line, with one answer a line in the `.target` file beside them."""
-    for pair in pairs_of_lines(path, path.with_suffix(".target")):
-        if isinstance(pair, Mistake):
-            yield pair
-        else:
-            asked, answer = pair
-            values = {"question": asked.text, "answers": [answer.text]}
-            yield Row(asked.number, asked.number, values)
 
 
 def _read_parquet(path: Path) -> Iterator[Row | Mistake]:
@@ -292,12 +240,11 @@ def _read_parquet(path: Path) -> Iterator[Row | Mistake]:
         yield Mistake(str(path), "", f"is not a readable parquet file: {first_line}")
 
 
-_READERS: Mapping[str, Callable[[Path], Iterator[Row | Mistake]]] = {
+_READERS: Mapping[str, Reader] = {
     ".jsonl": _read_jsonl,
     ".tsv": _read_tsv,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
-    ".source": _read_source,
 }
 
 
@@ -351,5 +298,6 @@ def as_id(value: object) -> str:
     return text
 
 
-def _not_utf8(error: UnicodeDecodeError) -> str:
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """Return what to say of bytes that are no UTF-8."""
     return f"is not UTF-8 (byte {error.object[error.start]:#04x}); save the file as UTF-8"

@@ -97,7 +97,10 @@ class Section(BaseModel):
 
 
 class DataSection(Section):
-    """Questions with answers: jsonl, csv or parquet files."""
+    """Questions with answers, in jsonl, csv or parquet files, or files of lines.
+
+    Of the latter `X.source` has a question a line, and `X.target` beside it an answer a line.
+    """
 
     train: Text
     """Questions to train on."""
@@ -132,7 +135,8 @@ class IndexSection(Section):
     """One index: which corpus, cut how, embedded by what, searched by which FAISS index."""
 
     corpus: Text
-    """Texts: jsonl, tsv, csv, parquet with id, title, text; or a folder of text files."""
+    """Texts: jsonl, tsv, csv, parquet with id, title, text; a csv with tabs and no header, of
+    title and text; or a folder of text files."""
     chunk: ChunkSection | None = None
     """Cut texts into passages of words; by default each text is one passage."""
     encoder: Text

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ragsearch.data.lines import Gold, read_judged
+from ragsearch.data.gold import Gold, read_judged
 from ragsearch.data.questions import read_questions
 from ragsearch.errors import BadInputError
 from ragsearch.results.ask import Answerer

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ragsearch.data.lines import Gold, read_judged
+from ragsearch.data.gold import Gold, read_judged
 from ragsearch.errors import BadInputError
 from ragsearch.results.ask import Answerer
 from ragsearch.results.evaluate import Evaluation, evaluate, evaluate_retrieval, rescore

@@ -336,6 +336,25 @@ def test_a_missing_space_file_says_how_to_get_one(tmp_path: Path):
         load_spec(tmp_path / "space.yaml")
 
 
+def test_a_folder_of_the_original_scripts_is_told_how_to_be_named(tmp_path: Path):
+    path = write_space(tmp_path)
+    (tmp_path / "nq").mkdir()
+    (tmp_path / "nq/train.source").touch()
+
+    with pytest.raises(BadInputError) as caught:
+        load_spec(path, ["data.train=nq", "data.val=nq/train.source"])
+
+    folder, source = sorted(str(mistake) for mistake in caught.value.mistakes)
+    assert folder.endswith(
+        f"data.train: is a folder; give a file, such as {tmp_path}/nq/train.source"
+    )
+    assert source.endswith(
+        f"data.val: needs its answers beside it, one a line: no file {tmp_path}/nq/train.target"
+    )
+    (tmp_path / "nq/train.target").touch()
+    assert load_spec(path, ["data.val=nq/train.source"])
+
+
 def test_a_folder_is_no_space_file(tmp_path: Path):
     with pytest.raises(BadInputError, match="cannot be read: Is a directory"):
         load_spec(tmp_path)
