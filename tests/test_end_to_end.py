@@ -91,11 +91,12 @@ def test_the_export_scores_what_its_search_said(smoke, bundle):
     manifest = json.loads((bundle / "manifest.json").read_text())
     trial = smoke.trials()["trials"][manifest["trial"]]
 
-    scores = json.loads(
-        ragsearch("eval", bundle, "--data", VAL, "--limit", N_VAL, "--json", cwd=smoke.folder)
+    shown = ragsearch(
+        "eval", bundle, "--data", VAL, "--limit", N_VAL, "--json", cwd=smoke.folder
     )
 
-    for name in ("em", "f1", "nll", "recall_at_1", "recall_at_5"):
+    (scores,) = json.loads(shown)["rows"]
+    for name in ("em", "f1", "rouge_l", "nll", "recall_at_1", "recall_at_5", "mrr_at_10"):
         assert scores[name] == pytest.approx(trial["metrics"][f"val/{name}"], abs=1e-6)
 
 

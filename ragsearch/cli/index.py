@@ -1,9 +1,9 @@
-"""Commands over indexes: build, info."""
+"""Commands over indexes: build, import, info."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -87,6 +87,43 @@ def build(  # noqa: PLR0913 - an index has that many settings
         )
     for settings in wanted:
         _build_one(settings, to, output)
+
+
+@commands.command(
+    name="import",
+    epilog=(
+        "Example: ragsearch index import kb/my_knowledge_dataset "
+        "kb/my_knowledge_dataset_hnsw_index.faiss --to kb-index "
+        "--encoder facebook/dpr-ctx_encoder-multiset-base"
+    ),
+)
+def import_set(
+    passages: Annotated[
+        Path,
+        typer.Argument(metavar="DATASET_DIR", help="Saved dataset: title, text, embeddings."),
+    ],
+    vectors: Annotated[Path, typer.Argument(metavar="FAISS_FILE", help="Index over it.")],
+    *,
+    encoder: Annotated[
+        str, typer.Option(help="Context encoder that embedded it: folder or hub id.")
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="New folder to write.")],
+    pooling: Annotated[
+        Literal["auto", "pooler", "cls", "mean"], typer.Option(help="As in a space file.")
+    ] = "auto",
+) -> None:
+    """Take over an index of Transformers' RAG scripts.
+
+    That is what `use_own_knowledge_dataset.py` wrote, and `export --hf-retriever` writes. Rows,
+    dimension, metric and a sample of the vectors are compared, the sample also with what the
+    encoder gives. A space file uses the new folder as `indexes: {kb: {folder: DIR}}`.
+    """
+    from ragsearch.index.hf_import import KnowledgeSet, import_index
+    from ragsearch.spec.paths import resolve_model
+
+    model = resolve_model(encoder, Path.cwd())
+    imported = import_index(KnowledgeSet(passages, vectors, model, pooling), to)
+    _show(to, imported.manifest, json=False)
 
 
 @commands.command(epilog="Example: ragsearch index info runs/indexes/0123456789abcdef")

@@ -1,8 +1,10 @@
-"""Commands over a finished search and its bundle: trials, export, eval, ask."""
+"""Commands over a finished search and its bundles: trials, export, eval, rescore, ask."""
 
 import shlex
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,10 +13,21 @@ from ragsearch.cli.printing import cell, print_json, print_pairs, print_table, s
 from ragsearch.errors import BadInputError
 
 if TYPE_CHECKING:
+    from ragsearch.data.gold import Gold
+    from ragsearch.results.evaluate import Evaluation
     from ragsearch.search.record import SearchRecord
 
 commands = typer.Typer()
 
+GoldFormat = Literal["qa", "ans", "titles"]  # as in `data.gold`, which loads pydantic
+Ks = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--k",
+        min=1,
+        help="Passages retrieval is scored at; may be repeated [default: 1, 5, 10].",
+    ),
+]
 Bundle = Annotated[Path, typer.Argument(metavar="DIR", help="Bundle that `export` wrote.")]
 
 
@@ -58,12 +71,30 @@ def export(
 
 
 @commands.command(
-    name="eval", epilog="Example: ragsearch eval best --data data/test.jsonl --n-docs 10"
+    name="eval",
+    epilog="Example: ragsearch eval best --data data/test.jsonl --predictions said.jsonl",
 )
-def evaluate_bundle(  # noqa: PLR0913 - its options
-    bundle: Bundle,
+def evaluate_bundles(  # noqa: PLR0913 - its options
+    bundles: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Bundles that `export` wrote.")
+    ],
     *,
     data: Annotated[Path, typer.Option("--data", metavar="FILE", help="Questions, answers.")],
+    mode: Annotated[
+        Literal["end_to_end", "retrieval"],
+        typer.Option(help="Score answers, or only the passages found."),
+    ] = "end_to_end",
+    gold: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What is right, where --data is a question a line."),
+    ] = None,
+    gold_format: Annotated[
+        GoldFormat | None,
+        typer.Option(
+            help="What a line of gold is [default: qa; titles with --mode retrieval]."
+        ),
+    ] = None,
+    k: Ks = None,
     index: IndexFolder = None,
     no_retrieval: Annotated[
         bool, typer.Option("--no-retrieval", help="Answer from the question alone.")
@@ -81,35 +112,94 @@ def evaluate_bundle(  # noqa: PLR0913 - its options
         int | None, typer.Option(min=1, help="Cells a search looks into in an IVF index.")
     ] = None,
     predictions: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write each answer, as JSON lines.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write each answer and its passages: .jsonl, .parquet."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Score a bundle on questions with answers.
+    """Score bundles on questions with answers, one row each.
 
-    Prints exact match, F1, NLL a token and recall of passages. On the search's own validation
-    questions they are what the search reported. --n-docs, --ef-search and --nprobe ask the
-    index in another way than the trial did, without training again.
+    Prints exact match, F1, ROUGE-L, NLL a token, recall and MRR of passages. On the search's
+    own validation questions they are what the search reported. With --mode retrieval only
+    passages are looked for: precision (where the data has gold titles), recall and MRR.
+    --n-docs, --ef-search and --nprobe ask the index in another way than the trial did, without
+    training again.
+
+    --data is jsonl, csv or parquet with question, answers and, where known, passage_ids and
+    titles; or a .source file with a .target file beside it; or a question a line with --gold.
+    A line of --gold is, by --gold-format: qa, question, tab, ['answer', ...] (then --data may
+    be that file itself); ans, one answer; titles, titles of relevant passages parted by tabs.
     """
-    from ragsearch.results.evaluate import evaluate
+    from ragsearch.data.gold import read_judged
+    from ragsearch.results.evaluate import evaluate, evaluate_all, evaluate_retrieval
+    from ragsearch.results.predictions import require_new, write_predictions
 
-    if predictions is not None and predictions.exists():
-        raise BadInputError.single(predictions, "exists already; choose another file")
-    asked = {"n_docs": n_docs, "ef_search": ef_search, "nprobe": nprobe}
-    found = evaluate(
-        bundle,
-        data,
-        index=index,
-        no_retrieval=no_retrieval,
-        limit=limit,
-        retrieval={name: value for name, value in asked.items() if value is not None},
-    )
+    is_retrieval = mode == "retrieval"
+    _refuse_idle(k, no_retrieval=no_retrieval, is_retrieval=is_retrieval)
     if predictions is not None:
-        found.write_predictions(predictions)
+        require_new(predictions)
+    questions = read_judged(data, _gold(gold, gold_format, is_retrieval=is_retrieval), limit)
+    asked = {"n_docs": n_docs, "ef_search": ef_search, "nprobe": nprobe}
+    retrieval = {name: value for name, value in asked.items() if value is not None}
+    score: Callable[..., Evaluation] = (
+        partial(evaluate_retrieval, index=index, retrieval=retrieval, at=k or ())
+        if is_retrieval
+        else partial(evaluate, index=index, retrieval=retrieval, no_retrieval=no_retrieval)
+    )
+    scored = evaluate_all(bundles, questions, score)
+    if predictions is not None:
+        write_predictions(predictions, [row for one in scored for row in one.predictions()])
+    _show_scores(scored, json=json)
+
+
+@commands.command(name="rescore", epilog="Example: ragsearch rescore said.jsonl --json")
+def rescore_predictions(
+    predictions: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Predictions that `eval` wrote.")
+    ],
+    *,
+    k: Ks = None,
+    json: Json = False,
+) -> None:
+    """Score predictions again, without model or index.
+
+    EM, F1, ROUGE-L and the scores of retrieval are computed anew from the texts in the file;
+    NLL is the one the model gave.
+    """
+    from ragsearch.results.evaluate import rescore
+
+    _show_scores(rescore(predictions, k or ()), json=json)
+
+
+def _refuse_idle(k: list[int] | None, *, no_retrieval: bool, is_retrieval: bool) -> None:
+    if k and not is_retrieval:
+        raise BadInputError.single("--k", "is for --mode retrieval; drop it, or set the mode")
+    if no_retrieval and is_retrieval:
+        what = "leaves nothing to score with --mode retrieval; drop one of them"
+        raise BadInputError.single("--no-retrieval", what)
+
+
+def _gold(
+    path: Path | None, gold_format: GoldFormat | None, *, is_retrieval: bool
+) -> "Gold | None":
+    from ragsearch.data.gold import Gold
+
+    if path is None and gold_format is None:
+        return None
+    return Gold(gold_format or ("titles" if is_retrieval else "qa"), path)
+
+
+def _show_scores(scored: "list[Evaluation]", *, json: bool) -> None:
+    rows = [evaluation.row() for evaluation in scored]
     if json:
-        print_json(found.summary)
+        print_json({"rows": rows})
+    elif len(rows) == 1:
+        print_pairs(scored[0].summary)
     else:
-        print_pairs(found.summary)
+        columns = list(rows[0])
+        print_table(columns, [[row.get(column) for column in columns] for row in rows])
 
 
 @commands.command(epilog="Example: ragsearch ask best 'What is the capital of Fiji?'")

@@ -4,6 +4,7 @@ In: a path. Out: one `CorpusRow` at a time; after the last one, every mistake at
 Streaming: of a corpus of N rows only 16 N bytes of hashed ids stay in memory.
 """
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +18,14 @@ from ragsearch.data.rows import (
     clean,
     open_rows,
     place_at,
+    read_cells,
     text_of,
 )
 from ragsearch.errors import BadInputError, Mistake
 
+_TITLED = ["title", "text"]
+_HEADINGS = {"title", "text", "id", "content", "passage", "body"}
+"""First cells that are names of columns, not a title and a text."""
 CORPUS_SUFFIXES = (".jsonl", ".tsv", ".csv", ".parquet")
 
 
@@ -48,7 +53,8 @@ def iter_corpus(path: Path) -> Iterator[CorpusRow]:
 
     Args:
         path: A jsonl, tsv, csv or parquet file with `text` and, where they are known, `id`
-            and `title`; or a folder with `*.txt` files at any depth.
+            and `title`; a csv with tabs and two columns may do without a header, and has then
+            title and text; or a folder with `*.txt` files at any depth.
 
     Yields:
         Rows without a mistake, while there was none; rows after a first mistake too.
@@ -86,7 +92,7 @@ def iter_placed_corpus(path: Path) -> Iterator[PlacedText]:
 
 def _read_file(path: Path) -> Iterator[PlacedText | Mistake]:
     ledger = IdLedger()
-    for row in open_rows(path, CORPUS_SUFFIXES):
+    for row in open_rows(path, CORPUS_SUFFIXES, {".csv": _read_csv}):
         if isinstance(row, Mistake):
             yield row
             continue
@@ -99,6 +105,31 @@ def _read_file(path: Path) -> Iterator[PlacedText | Mistake]:
         if path.suffix != ".parquet":
             what = what.replace("row", "line")
         yield Mistake(place_at(path, again), "id", what)
+
+
+def _read_csv(path: Path) -> Iterator[Row | Mistake]:
+    """Read a csv of texts, also one with tabs, and then also without a header: title, text.
+
+    The original scripts have such files. They can be told from others by their first line: a
+    csv of texts has a column `text`, or it cannot be used.
+
+    Yields:
+        Rows, and mistakes in the place of rows that cannot be read.
+    """
+    first = _first_line(path)
+    if "text" in next(csv.reader([first]), []):
+        yield from read_cells(path, ",")
+        return
+    cells = next(csv.reader([first], delimiter="\t"), [])
+    names = {cell.strip().lower() for cell in cells}
+    is_bare = len(cells) == len(_TITLED) and names.isdisjoint(_HEADINGS)
+    delimiter = "\t" if len(cells) > 1 else ","
+    yield from read_cells(path, delimiter, _TITLED if is_bare else None)
+
+
+def _first_line(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
 
 
 def _corpus_row(path: Path, row: Row) -> PlacedText | Mistake:

@@ -1,16 +1,17 @@
 """Questions with their answers, read from a file and checked.
 
-In: a jsonl, csv or parquet file. Out: `Question`s in the order of the file, or every
+In: a jsonl, csv, parquet or source file. Out: `Question`s in the order of the file, or every
 mistake at once.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from ragsearch.data.lines import read_source
 from ragsearch.data.rows import (
     BadRowError,
     MistakeList,
@@ -24,7 +25,7 @@ from ragsearch.data.rows import (
 )
 from ragsearch.errors import BadInputError, Mistake
 
-QUESTION_SUFFIXES = (".jsonl", ".csv", ".parquet")
+QUESTION_SUFFIXES = (".jsonl", ".csv", ".parquet", ".source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Question:
     """At least one; the first is the one to train on."""
     passage_ids: tuple[str, ...]
     """Ids of corpus rows that hold the answer; empty where the data does not say."""
+    titles: tuple[str, ...] = ()
+    """Titles of passages that are relevant; empty where the data does not say."""
 
 
 class PlacedQuestion(NamedTuple):
@@ -53,7 +56,8 @@ def read_questions(path: Path, limit: int | None = None) -> list[Question]:
 
     Args:
         path: A jsonl, csv or parquet file with `question` and `answers` and, where they
-            are known, `id` (else the row's number) and `passage_ids`.
+            are known, `id` (else the row's number), `passage_ids` and `titles`; or a source
+            file with one question a line, and one answer a line in the target file beside it.
         limit: Read only the first so many rows.
 
     Returns:
@@ -71,9 +75,18 @@ def read_placed_questions(path: Path, limit: int | None = None) -> list[PlacedQu
     Raises:
         BadInputError: With every mistake of the file (at most 20, and a count).
     """
+    return gather(path, _refuse_repeats(_read(path, limit)))
+
+
+def gather(path: Path, items: Iterable[PlacedQuestion | Mistake]) -> list[PlacedQuestion]:
+    """Return the questions of a file, unless there is a mistake among them.
+
+    Raises:
+        BadInputError: With every mistake, or if there is no question.
+    """
     questions: list[PlacedQuestion] = []
     mistakes = MistakeList(path)
-    for item in _refuse_repeats(_read(path, limit)):
+    for item in items:
         if isinstance(item, Mistake):
             mistakes.add(item)
         else:
@@ -85,7 +98,8 @@ def read_placed_questions(path: Path, limit: int | None = None) -> list[PlacedQu
 
 
 def _read(path: Path, limit: int | None) -> Iterator[PlacedQuestion | Mistake]:
-    for row in islice(open_rows(path, QUESTION_SUFFIXES), limit):
+    rows = open_rows(path, QUESTION_SUFFIXES, {".source": read_source})
+    for row in islice(rows, limit):
         yield row if isinstance(row, Mistake) else _question(path, row)
 
 
@@ -114,12 +128,14 @@ def _question(path: Path, row: Row) -> PlacedQuestion | Mistake:
         answers = _answers(row)
         key = "passage_ids"
         passage_ids = _passage_ids(row)
+        key = "titles"
+        titles = _titles(row)
         key = "id"
         given = row.values.get("id")
         row_id = str(row.number) if given is None else as_id(given)
     except BadRowError as error:
         return Mistake(place, key, str(error))
-    return PlacedQuestion(place, Question(row_id, text, answers, passage_ids))
+    return PlacedQuestion(place, Question(row_id, text, answers, passage_ids, titles))
 
 
 def _answers(row: Row) -> tuple[str, ...]:
@@ -138,6 +154,14 @@ def _passage_ids(row: Row) -> tuple[str, ...]:
         return ()
     items = [given] if isinstance(given, int) else _as_list(given)
     return tuple(as_id(item) for item in items)
+
+
+def _titles(row: Row) -> tuple[str, ...]:
+    given = row.values.get("titles")
+    if given is None or given == "":
+        return ()
+    titles = (clean(item) for item in _as_list(given))
+    return tuple(title for title in titles if title)
 
 
 def _as_list(value: object) -> list[object]:

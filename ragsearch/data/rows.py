@@ -8,10 +8,11 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ragsearch.errors import BadInputError, Mistake
 
+Item = TypeVar("Item")
 MAX_MISTAKES = 20  # one screen; a file with more has one cause, not twenty
 
 
@@ -69,12 +70,18 @@ class MistakeList:
             raise BadInputError(self.to_tuple())
 
 
-def open_rows(path: Path, suffixes: Iterable[str]) -> Iterator[Row | Mistake]:
+Reader = Callable[[Path], Iterator["Row | Mistake"]]
+
+
+def open_rows(
+    path: Path, suffixes: Iterable[str], others: Mapping[str, Reader] | None = None
+) -> Iterator[Row | Mistake]:
     """Give the records of a file, of which the suffix names the format.
 
     Args:
         path: The file; `~` is not expanded.
         suffixes: The formats the caller supports, such as `.jsonl`.
+        others: Readers by suffix, instead of the usual ones.
 
     Returns:
         Rows, and mistakes in the place of rows that cannot be read.
@@ -87,7 +94,8 @@ def open_rows(path: Path, suffixes: Iterable[str]) -> Iterator[Row | Mistake]:
     if path.suffix not in allowed:
         what = f"has suffix '{path.suffix}'; supported are {', '.join(allowed)}"
         raise BadInputError([Mistake(str(path), "", what)])
-    return _guarded(path, _READERS[path.suffix])
+    readers = {**_READERS, **(others or {})}
+    return guarded(path, readers[path.suffix])
 
 
 def require_file(path: Path) -> None:
@@ -105,9 +113,14 @@ def require_file(path: Path) -> None:
     raise BadInputError([Mistake(str(path), "", what)])
 
 
-def _guarded(
-    path: Path, read: Callable[[Path], Iterator[Row | Mistake]]
-) -> Iterator[Row | Mistake]:
+def guarded(
+    path: Path, read: Callable[[Path], Iterator[Item | Mistake]]
+) -> Iterator[Item | Mistake]:
+    """Read a file, and end with a mistake where the system gives no more of it.
+
+    Yields:
+        What the reader yields.
+    """
     try:
         yield from read(path)
     except OSError as error:
@@ -131,7 +144,7 @@ def _json_object(line: bytes) -> dict[str, object]:
     try:
         value = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise BadRowError(_not_utf8(error)) from error
+        raise BadRowError(not_utf8(error)) from error
     except json.JSONDecodeError as error:
         msg = f"is not JSON: {error.msg} at column {error.colno}; give one object a line"
         raise BadRowError(msg) from error
@@ -145,22 +158,28 @@ def _json_object(line: bytes) -> dict[str, object]:
 
 
 def _read_csv(path: Path) -> Iterator[Row | Mistake]:
-    return _read_cells(path, ",")
+    return read_cells(path, ",")
 
 
 def _read_tsv(path: Path) -> Iterator[Row | Mistake]:
-    return _read_cells(path, "\t")
+    return read_cells(path, "\t")
 
 
-def _read_cells(path: Path, delimiter: str) -> Iterator[Row | Mistake]:
+def read_cells(
+    path: Path, delimiter: str, header: list[str] | None = None
+) -> Iterator[Row | Mistake]:
+    """Read a table of cells; without a header given, its first line is one.
+
+    Yields:
+        Rows, and mistakes in the place of rows that cannot be read.
+    """
     with path.open("rb") as file:
         lines = _Utf8Lines(file)
         try:
-            yield from _cells_to_rows(
-                path, csv.reader(lines, delimiter=delimiter, strict=True), lines
-            )
+            table = csv.reader(lines, delimiter=delimiter, strict=True)
+            yield from _cells_to_rows(path, table, lines, header)
         except UnicodeDecodeError as error:
-            yield _end_of_reading(path, lines, _not_utf8(error))
+            yield _end_of_reading(path, lines, not_utf8(error))
         except csv.Error as error:
             yield _end_of_reading(path, lines, f"is malformed: {error}")
 
@@ -186,9 +205,9 @@ class _Utf8Lines:
 
 
 def _cells_to_rows(
-    path: Path, table: Iterable[list[str]], lines: _Utf8Lines
+    path: Path, table: Iterable[list[str]], lines: _Utf8Lines, header: list[str] | None
 ) -> Iterator[Row | Mistake]:
-    header: list[str] | None = None
+    wanted = "the header has" if header is None else "without a header a row has"
     number, next_line = 0, 1
     for cells in table:
         mark, next_line = next_line, lines.n_read + 1
@@ -199,7 +218,7 @@ def _cells_to_rows(
             continue
         number += 1
         if len(cells) != len(header):
-            what = f"has {len(cells)} cells, but the header has {len(header)}"
+            what = f"has {len(cells)} cells, but {wanted} {len(header)}"
             yield Mistake(place_at(path, mark), "", what)
         else:
             yield Row(mark, number, dict(zip(header, cells, strict=True)))
@@ -221,7 +240,7 @@ def _read_parquet(path: Path) -> Iterator[Row | Mistake]:
         yield Mistake(str(path), "", f"is not a readable parquet file: {first_line}")
 
 
-_READERS: Mapping[str, Callable[[Path], Iterator[Row | Mistake]]] = {
+_READERS: Mapping[str, Reader] = {
     ".jsonl": _read_jsonl,
     ".tsv": _read_tsv,
     ".csv": _read_csv,
@@ -279,5 +298,6 @@ def as_id(value: object) -> str:
     return text
 
 
-def _not_utf8(error: UnicodeDecodeError) -> str:
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """Return what to say of bytes that are no UTF-8."""
     return f"is not UTF-8 (byte {error.object[error.start]:#04x}); save the file as UTF-8"

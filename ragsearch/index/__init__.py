@@ -19,6 +19,8 @@ The modules, in the order the data travels:
 - `merge`: the hits of shards become those of the index
 - `open`: an index folder becomes a `PassageIndex`, checked
 - `hits`: what a search returns
+- `knowledge`: a knowledge set of the original scripts, checked
+- `hf_import`: such a set becomes an index folder
 - `hf`: the same index as stock Transformers' `RagRetriever` reads it
 """
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from ragsearch.index.manifest import (
     read_manifest,
     shard_file,
     sketch_file,
+    versions,
 )
 from ragsearch.index.open import PassageIndex, open_index
 from ragsearch.index.place import building, locked
@@ -50,7 +50,6 @@ Report = Callable[[int, int], None]
 
 _VECTORS_FILE = "vectors.f32"
 _BATCHES_A_WINDOW = 16  # passages are sorted by length within a window
-_LIBRARIES = ("faiss-cpu", "numpy", "pyarrow", "torch", "transformers")
 
 
 def build_index(
@@ -76,8 +75,8 @@ def build_index(
     """
     to = to.absolute()
     fingerprint = index_fingerprint(settings)
-    with _translated(to), locked(to):
-        built = _already_built(to, fingerprint)
+    with written_to(to), locked(to):
+        built = already_built(to, fingerprint)
         if built is None:
             with building(to) as folder:
                 _Build(settings, folder, fingerprint).run(report, threads)
@@ -85,7 +84,12 @@ def build_index(
 
 
 @contextmanager
-def _translated(to: Path) -> Iterator[None]:
+def written_to(to: Path) -> Iterator[None]:
+    """Say in one sentence why a place cannot be written.
+
+    Raises:
+        BadInputError: If the system refuses.
+    """
     try:
         yield
     except OSError as error:
@@ -95,8 +99,12 @@ def _translated(to: Path) -> Iterator[None]:
         raise BadInputError.single(to, what) from error
 
 
-def _already_built(to: Path, fingerprint: str) -> PassageIndex | None:
-    """Return the index at its place; None if the place is free or the index damaged."""
+def already_built(to: Path, fingerprint: str) -> PassageIndex | None:
+    """Return the index at its place; None if the place is free or the index damaged.
+
+    Raises:
+        BadInputError: If something else is there.
+    """
     if to.is_file():
         raise BadInputError.single(to, "is a file; choose a folder for the index")
     if not to.is_dir() or not any(to.iterdir()):
@@ -260,5 +268,5 @@ class _Build:
             ),
             shards=shards,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            versions={name: metadata.version(name) for name in _LIBRARIES},
+            versions=versions(),
         )

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ MANIFEST_FILE = "manifest.json"
 FAISS_FILE = "index.faiss"
 PASSAGES_FILE = "passages.arrow"
 
+_LIBRARIES = ("faiss-cpu", "numpy", "pyarrow", "torch", "transformers")
 SKETCH_FROM_PASSAGES = 20_000
 """A flat index of so many passages, or a shard, has a sketch. Below that exact search takes few
 milliseconds, and torch, which a sketch needs, is not worth importing."""
@@ -154,6 +156,11 @@ def check_files(
             mistakes.append(Mistake(str(folder / name), "", f"{what}; {again}"))
     if mistakes:
         raise BadInputError(mistakes)
+
+
+def versions() -> dict[str, str]:
+    """Return the libraries an index is made with."""
+    return {name: metadata.version(name) for name in _LIBRARIES}
 
 
 def file_check(path: Path) -> FileCheck:

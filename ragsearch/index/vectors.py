@@ -85,7 +85,7 @@ def create(
             index.train(_sample(vectors, max(_POINTS_A_CELL * n_cells, 256 * 256)))
         for start in range(0, len(vectors), _ROWS_A_BLOCK):
             index.add(np.ascontiguousarray(vectors[start : start + _ROWS_A_BLOCK]))
-    _set_effort(index, n_cells)
+    set_effort(index)
     _check_law(index, _sample(vectors, _N_SAMPLES), factory)
     return index
 
@@ -316,9 +316,9 @@ def _n_cells(index: faiss.Index) -> int:
     return 0 if ivf is None else int(ivf.nlist)
 
 
-def _set_effort(index: faiss.Index, n_cells: int) -> None:
+def set_effort(index: faiss.Index) -> None:
     """Set how far a search looks, for FAISS looks too short; the file keeps it."""
-    if n_cells:
+    if n_cells := _n_cells(index):
         # of 256 cells 16, of 4,096 cells 64
         faiss.extract_index_ivf(index).nprobe = max(1, round(n_cells**0.5))
     for part in _parts(index):

@@ -4,7 +4,8 @@ The same figures need the same arithmetic: the device Lightning would choose, it
 the number of threads a trial had, as each may move the last digits and so an answer.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,17 +17,31 @@ from ragsearch.index.open import PassageIndex, open_index
 from ragsearch.results.bundle import Bundle, IndexReference
 from ragsearch.retrieval.retriever import InProcessRetriever
 from ragsearch.spec.knobs import KNOBS, why_useless
-from ragsearch.training.model import load
+from ragsearch.training.model import RagModel, load
 from ragsearch.training.pipeline import Pipeline
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-def open_pipeline(bundle: Bundle, index: PassageIndex | None) -> Pipeline:
-    """Load a bundle's model, ready to answer from an index or, without one, by itself."""
-    model = load(bundle.folder)
+def open_pipeline(
+    bundle: Bundle, index: PassageIndex | None, *, encoder_only: bool = False
+) -> Pipeline:
+    """Load a bundle's model, ready to answer from an index or, without one, by itself.
+
+    Args:
+        bundle: The bundle.
+        index: What it retrieves from.
+        encoder_only: Leave the generator unread: passages can be retrieved, nothing answered.
+
+    Returns:
+        The pipeline, on a GPU if there is one.
+    """
+    model = load(bundle.folder, encoder_only=encoder_only)
     if torch.cuda.is_available():
-        torch.nn.Module.cuda(model.network)  # Transformers' own wrapper has no types
+        used = model.network
+        if encoder_only and isinstance(model, RagModel):
+            used = model.question_encoder
+        torch.nn.Module.cuda(used)  # Transformers' own wrapper has no types
     retriever = None if index is None else InProcessRetriever(index, who=str(bundle.folder))
     return Pipeline(model, retriever)
 
@@ -109,6 +124,13 @@ def _check_fingerprint(index: PassageIndex, wanted: IndexReference, bundle: Bund
             f"{wanted.fingerprint[:16]} ({wanted.name}); give that one with --index, or build "
             "it again with `ragsearch index build`",
         )
+
+
+def shares(doc_scores: Sequence[float]) -> list[float]:
+    """Give p(passage | question) for the document scores of one question."""
+    largest = max(doc_scores)
+    grown = [math.exp(score - largest) for score in doc_scores]
+    return [value / math.fsum(grown) for value in grown]
 
 
 @contextmanager

@@ -9,9 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ragsearch.errors import BadInputError
-from ragsearch.results.answering import open_its_index, open_pipeline, validation_arithmetic
+from ragsearch.results.answering import (
+    open_its_index,
+    open_pipeline,
+    shares,
+    validation_arithmetic,
+)
 from ragsearch.results.bundle import open_bundle
-from ragsearch.results.evaluate import shares
 from ragsearch.training.decode import generate_answers
 from ragsearch.training.metrics import RECALL_AT
 

@@ -86,13 +86,27 @@ def missing_files(draft: Draft) -> Iterator[Finding]:
     """
     for key in _DATA:
         path = draft.value("data", key)
-        if isinstance(path, str) and path.strip() and not _exists(path, Path.is_file):
-            what = "is a folder; give a file" if _exists(path, Path.is_dir) else "no such file"
-            yield Finding(("data", key), f"{what}: {path}")
+        if isinstance(path, str) and path.strip() and (what := _why_no_data(key, path)):
+            yield Finding(("data", key), what)
     for name in draft.names("indexes"):
         path = draft.value("indexes", name, "corpus")
         if isinstance(path, str) and path.strip() and not _exists(path, Path.exists):
             yield Finding(("indexes", name, "corpus"), f"no such file or folder: {path}")
+
+
+def _why_no_data(key: str, path: str) -> str | None:
+    """Return what is wrong with the place of questions, None if nothing is."""
+    if _exists(path, Path.is_dir):
+        original = Path(path) / f"{key}.source"  # so the original scripts had their folders
+        hint = f", such as {original}" if _exists(str(original), Path.is_file) else f": {path}"
+        return f"is a folder; give a file{hint}"
+    if not _exists(path, Path.is_file):
+        return f"no such file: {path}"
+    if Path(path).suffix != ".source":
+        return None
+    answers = str(Path(path).with_suffix(".target"))
+    is_there = _exists(answers, Path.is_file)
+    return None if is_there else f"needs its answers beside it, one a line: no file {answers}"
 
 
 def _exists(path: str, test: Callable[[Path], bool]) -> bool:

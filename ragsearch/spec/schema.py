@@ -22,7 +22,14 @@ from pydantic import (
 from ragsearch.spec.durations import wall_s
 
 Metric = Literal[
-    "val/em", "val/f1", "val/nll", "val/recall_at_1", "val/recall_at_5", "val/recall_at_10"
+    "val/em",
+    "val/f1",
+    "val/rouge_l",
+    "val/nll",
+    "val/recall_at_1",
+    "val/recall_at_5",
+    "val/recall_at_10",
+    "val/mrr_at_10",
 ]
 METRICS: tuple[str, ...] = get_args(Metric)
 """What every validation reports; without retrieval there is no recall."""
@@ -95,7 +102,10 @@ class Section(BaseModel):
 
 
 class DataSection(Section):
-    """Questions with answers: jsonl, csv or parquet files."""
+    """Questions with answers, in jsonl, csv or parquet files, or files of lines.
+
+    Of the latter `X.source` has a question a line, and `X.target` beside it an answer a line.
+    """
 
     train: Text
     """Questions to train on."""
@@ -138,7 +148,8 @@ class IndexSection(Section):
     """One index: which corpus, cut how, embedded by what, searched by which FAISS index."""
 
     corpus: Text
-    """Texts: jsonl, tsv, csv, parquet with id, title, text; or a folder of text files."""
+    """Texts: jsonl, tsv, csv, parquet with id, title, text; a csv with tabs and no header, of
+    title and text; or a folder of text files."""
     chunk: ChunkSection | None = None
     """Cut texts into passages of words; by default each text is one passage."""
     encoder: Text

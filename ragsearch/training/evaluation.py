@@ -13,29 +13,79 @@ from ragsearch.data.questions import Question
 from ragsearch.index.store import Passage
 from ragsearch.training.decode import generate_answers
 from ragsearch.training.loss import marginal_loss
-from ragsearch.training.metrics import RECALL_AT, contains_answer, exact_match, f1
+from ragsearch.training.metrics import (
+    RECALL_AT,
+    contains_answer,
+    exact_match,
+    f1,
+    rouge_l,
+)
 from ragsearch.training.pipeline import Pipeline, Retrieved
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One question answered and scored."""
+@dataclass(frozen=True)
+class Retrieval:
+    """What was found for one question."""
 
     question: Question
+    found: list[Passage | None]
+    """Best first, as deep as recall is measured; None where there is no passage."""
+    found_scores: list[float]
+    """Their inner products with the question; -inf where there is no passage."""
+    n_read: int
+    """How many of them the generator reads: the first so many."""
+
+    @property
+    def passages(self) -> list[Passage | None]:
+        """The passages answered from."""
+        return self.found[: self.n_read]
+
+    @property
+    def doc_scores(self) -> list[float]:
+        """The scores of the passages answered from."""
+        return self.found_scores[: self.n_read]
+
+    @property
+    def rank(self) -> int | None:
+        """Place of the first relevant passage, from 0; None if it is not among those found.
+
+        Relevant is a passage with a gold id, or else with a gold title, or else with an answer.
+        """
+        relevant = (place for place, one in enumerate(self.found) if self._is_relevant(one))
+        return next(relevant, None)
+
+    def _is_relevant(self, passage: Passage | None) -> bool:
+        gold = self.question
+        if passage is None:
+            return False
+        if gold.passage_ids:
+            return passage.source_id in gold.passage_ids
+        if gold.titles:
+            return passage.title in gold.titles
+        return contains_answer(f"{passage.title} {passage.text}", gold.answers)
+
+    def precision(self, k: int) -> float:
+        """Return the share of gold titles among the first k passages, counting each title once.
+
+        As `eval_rag.py` defines it: |titles of the first k, and gold| / k.
+        """
+        titles = {passage.title for passage in self.found[:k] if passage is not None}
+        return len(titles & set(self.question.titles)) / k
+
+
+@dataclass(frozen=True)
+class Example(Retrieval):
+    """One question answered and scored."""
+
     prediction: str
     contexts: list[str]
-    passages: list[Passage | None]
-    """The passages answered from, best first."""
-    doc_scores: list[float]
-    """Their inner products with the question."""
     em: float
     f1: float
+    rouge_l: float
     nll: float
     """-log p(first answer | question), in nats."""
     n_tokens: int
     """Tokens of the first answer."""
-    rank: int | None
-    """Place of the first relevant passage, from 0; None if it is not among those retrieved."""
 
 
 @torch.no_grad()
@@ -59,15 +109,16 @@ def evaluate_batch(pipeline: Pipeline, questions: Sequence[Question]) -> list[Ex
     return [
         Example(
             question=question,
+            found=found.passages[number],
+            found_scores=found.doc_scores[number].tolist(),
+            n_read=n_docs,
             prediction=prediction,
             contexts=contexts.texts[number * n_docs : (number + 1) * n_docs],
-            passages=used.passages[number],
-            doc_scores=used.doc_scores[number].tolist(),
             em=exact_match(prediction, question.answers),
             f1=f1(prediction, question.answers),
+            rouge_l=rouge_l(prediction, question.answers),
             nll=float(loss.nll[number]),
             n_tokens=int(loss.n_tokens[number]),
-            rank=_rank(question, found.passages[number]),
         )
         for number, (question, prediction) in enumerate(
             zip(questions, predictions, strict=True)
@@ -77,46 +128,80 @@ def evaluate_batch(pipeline: Pipeline, questions: Sequence[Question]) -> list[Ex
 
 def evaluate(pipeline: Pipeline, questions: Sequence[Question]) -> Iterator[Example]:
     """Yield questions answered and scored, in batches of the trial's `eval_batch_size`."""
-    size = pipeline.model.trial.train.eval_batch_size
     pipeline.model.network.train(mode=False)
-    for start in range(0, len(questions), size):
-        yield from evaluate_batch(pipeline, questions[start : start + size])
+    for batch in _batches(pipeline, questions):
+        yield from evaluate_batch(pipeline, batch)
+
+
+@torch.no_grad()
+def retrieve(
+    pipeline: Pipeline, questions: Sequence[Question], depth: int
+) -> Iterator[Retrieval]:
+    """Yield what is found for questions; the generator is not run.
+
+    Args:
+        pipeline: With a retriever.
+        questions: In batches of the trial's `eval_batch_size`.
+        depth: Passages a question, at least as many as the trial reads.
+    """
+    pipeline.model.network.train(mode=False)
+    for batch in _batches(pipeline, questions):
+        found = pipeline.retrieve([question.question for question in batch], depth)
+        n_read = pipeline.model.trial.retrieval.n_docs
+        rows = zip(batch, found.passages, found.doc_scores.tolist(), strict=True)
+        yield from (Retrieval(*row, n_read) for row in rows)
+
+
+def _batches(pipeline: Pipeline, questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
+    size = pipeline.model.trial.train.eval_batch_size
+    yield from (questions[start : start + size] for start in range(0, len(questions), size))
 
 
 def summarise(examples: Sequence[Example], *, recall: bool = True) -> dict[str, float]:
-    """Return average scores of examples: `em`, `f1`, `nll` a token, `recall_at_k`.
+    """Return average scores of examples.
 
     Args:
         examples: What was answered.
         recall: Whether passages were retrieved, of which there may be recall.
+
+    Returns:
+        `em`, `f1`, `rouge_l`, `nll` a token, and `recall_at_k` and `mrr_at_k`.
     """
     n = len(examples)
     if not n:
         return {}
-    summary = {
+    return {
         "em": math.fsum(example.em for example in examples) / n,
         "f1": math.fsum(example.f1 for example in examples) / n,
+        "rouge_l": math.fsum(example.rouge_l for example in examples) / n,
         "nll": math.fsum(example.nll for example in examples)
         / sum(example.n_tokens for example in examples),
+        **(summarise_retrieval(examples) if recall else {}),
     }
-    for k in RECALL_AT if recall else ():
-        hits = sum(example.rank is not None and example.rank < k for example in examples)
-        summary[f"recall_at_{k}"] = hits / n
+
+
+def summarise_retrieval(
+    retrievals: Sequence[Retrieval], at: Sequence[int] = RECALL_AT
+) -> dict[str, float]:
+    """Return how often and how far up relevant passages were found.
+
+    Args:
+        retrievals: At least one.
+        at: Each k.
+
+    Returns:
+        `recall_at_k`, the share of questions with a relevant passage among the first k; and
+        for the largest k `mrr_at_k`, the mean of 1 / (place of the first one), 0 where there
+        is none.
+    """
+    n, ranks = len(retrievals), [retrieval.rank for retrieval in retrievals]
+    summary = {
+        f"recall_at_{k}": sum(rank is not None and rank < k for rank in ranks) / n for k in at
+    }
+    deepest = max(at)
+    reciprocal = (1 / (rank + 1) for rank in ranks if rank is not None and rank < deepest)
+    summary[f"mrr_at_{deepest}"] = math.fsum(reciprocal) / n
     return summary
-
-
-def _rank(question: Question, passages: Sequence[Passage | None]) -> int | None:
-    """Return the place of the first passage with the gold id, or else with the answer."""
-    for place, passage in enumerate(passages):
-        if passage is None:
-            continue
-        if question.passage_ids:
-            relevant = passage.source_id in question.passage_ids
-        else:
-            relevant = contains_answer(f"{passage.title} {passage.text}", question.answers)
-        if relevant:
-            return place
-    return None
 
 
 def weights(retrieved: Retrieved) -> list[list[float]]:

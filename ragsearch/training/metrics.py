@@ -1,4 +1,4 @@
-"""How good an answer is: exact match and F1 as SQuAD defines them, and recall of passages.
+"""How good an answer is: exact match and F1 as SQuAD defines them, ROUGE-L, gold in passages.
 
 Pure functions over text. Source of the normalisation: Rajpurkar et al. 2016
 (arXiv 1606.05250), the official evaluation script.
@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 RECALL_AT = (1, 5, 10)
-"""The k of the `val/recall_at_k` that every validation reports."""
+"""The k of the `val/recall_at_k` that every validation reports; of the largest, also MRR."""
 
+_WORDS = re.compile(r"[^\W_]+")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -39,6 +40,35 @@ def _word_f1(said: Sequence[str], meant: Sequence[str]) -> float:
         return float(said == meant)
     common = sum((Counter(said) & Counter(meant)).values())
     return 2 * common / (len(said) + len(meant))
+
+
+def rouge_l(prediction: str, answers: Iterable[str]) -> float:
+    """Return ROUGE-L against the best fitting answer, 0.0 to 1.0.
+
+    The F-measure of the longest common subsequence of words, precision and recall weighing the
+    same (Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries", section 3.1, with
+    beta 1). Words are runs of letters and digits in lower case; none are left out or stemmed.
+    """
+    said = _WORDS.findall(prediction.lower())
+    return max(_lcs_f1(said, _WORDS.findall(answer.lower())) for answer in answers)
+
+
+def _lcs_f1(said: Sequence[str], meant: Sequence[str]) -> float:
+    if not said or not meant:
+        return float(said == meant)
+    return 2 * _common_length(said, meant) / (len(said) + len(meant))
+
+
+def _common_length(left: Sequence[str], right: Sequence[str]) -> int:
+    """Return the length of the longest common subsequence, which need not be in one piece."""
+    row = [0] * (len(right) + 1)  # of the words of `left` so far and each start of `right`
+    for word in left:
+        above_left = 0
+        for place, other in enumerate(right, start=1):
+            above = row[place]
+            row[place] = above_left + 1 if word == other else max(above, row[place - 1])
+            above_left = above
+    return row[-1]
 
 
 def contains_answer(text: str, answers: Iterable[str]) -> bool:

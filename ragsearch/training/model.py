@@ -37,6 +37,7 @@ from ragsearch.errors import BadInputError
 from ragsearch.index.encoder import Pooling, pool
 from ragsearch.spec import TrialSection
 from ragsearch.training.contexts import ContextBuilder, Contexts
+from ragsearch.training.encoder_only import open_encoder_only
 from ragsearch.training.loss import ModelType
 from ragsearch.training.parts import (
     check_complete,
@@ -294,8 +295,13 @@ def _assemble_closed_book(trial: TrialSection) -> ClosedBookModel:
     return ClosedBookModel(generator, tokenizer, trial)
 
 
-def load(folder: Path) -> TrialModel:
+def load(folder: Path, *, encoder_only: bool = False) -> TrialModel:
     """Open a folder written by `TrialModel.save`, ready to answer.
+
+    Args:
+        folder: The folder.
+        encoder_only: Leave the generator's weights unread: the model can encode questions,
+            and nothing else.
 
     Returns:
         The model as it was saved, on the CPU, in evaluation mode.
@@ -311,7 +317,9 @@ def load(folder: Path) -> TrialModel:
     try:
         settings = json.loads((folder / TRIAL_FILE).read_text(encoding="utf-8"))
         trial = TrialSection.model_validate(settings["trial"])
-        network = _open_network(folder, trial.model.type)
+        open_network = open_encoder_only if encoder_only else _open_whole
+        network = open_network(folder, _CLASSES[trial.model.type])
+        network.train(mode=False)
         if trial.model.type == "closed_book":
             return ClosedBookModel(network, AutoTokenizer.from_pretrained(folder), trial)
         return RagModel(
@@ -327,13 +335,13 @@ def load(folder: Path) -> TrialModel:
         ) from error
 
 
-def _open_network(folder: Path, kind: ModelType) -> Any:  # noqa: ANN401 - one of `_CLASSES`
+def _open_whole(folder: Path, network_class: Any) -> Any:  # noqa: ANN401 - hardly typed
     with no_progress_bar():
-        network, loading = _CLASSES[kind].from_pretrained(
+        network, loading = network_class.from_pretrained(
             folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
     check_complete(loading["missing_keys"])
-    return network.eval()
+    return network
 
 
 def generation_config(model: TrialModel) -> GenerationConfig:

@@ -205,3 +205,58 @@ def test_a_folder_that_is_no_bundle_is_refused(words, tmp_path, monkeypatch):
 
     with pytest.raises(BadInputError, match="nope"):
         call(*[str(Path("q.jsonl")) if word == __file__ else word for word in words])
+
+
+def predictions(bundle: str, said: str) -> dict[str, object]:
+    """A row as `eval` writes it, without retrieval."""
+    return {
+        "bundle": bundle, "id": "1", "question": "Where?", "answers": ["in the sea"],
+        "depth": 0, "passages": [], "prediction": said, "nll": 2.0, "n_tokens": 4,
+    }  # fmt: skip
+
+
+def test_predictions_of_several_bundles_are_scored_side_by_side(tmp_path, capsys):
+    rows = [predictions("best", "in sea"), predictions("other", "sea")]
+    (tmp_path / "said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    call("rescore", tmp_path / "said.jsonl")
+    table = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    call("rescore", tmp_path / "said.jsonl", "--json")
+
+    told = json.loads(capsys.readouterr().out)["rows"]
+    assert told[0] == {
+        "bundle": "best", "em": 1.0, "f1": 1.0, "rouge_l": 0.8, "nll": 0.5, "n": 1,
+    }  # fmt: skip
+    assert table[0] == ["bundle", "em", "f1", "rouge_l", "nll", "n"]
+    assert [line[0] for line in table[2:]] == ["best", "other"]
+    assert table[2][1:] == ["1", "1", "0.8", "0.5", "1"]
+
+
+def test_predictions_of_one_bundle_are_scored_in_pairs(tmp_path, capsys):
+    (tmp_path / "said.jsonl").write_text(json.dumps(predictions("best", "sea")))
+
+    call("rescore", tmp_path / "said.jsonl")
+
+    assert "rouge_l  0.5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--k", "3"], "--k: is for --mode retrieval; drop it"),
+        (["--mode", "retrieval", "--no-retrieval"], "--no-retrieval: leaves nothing to score"),
+        (["--predictions", "kept.jsonl"], "kept.jsonl: exists already; choose another file"),
+        (["--gold-format", "ans"], "--gold-format: is 'ans', which needs a file of its own"),
+        (["--gold", "gone.txt"], "gone.txt: no such file"),
+        (["--mode", "retrieval", "--gold", "q.jsonl"], "nope: no manifest.json here"),
+    ],
+)
+def test_eval_refuses_what_does_not_fit_before_it_loads_a_model(
+    words, complaint, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("kept.jsonl").touch()
+    Path("q.jsonl").write_text('{"question": "Why?", "answers": ["so"]}\n')
+
+    with pytest.raises(BadInputError, match=complaint):
+        call("eval", "nope", "--data", "q.jsonl", *words)

@@ -146,3 +146,37 @@ def test_reading_holds_ids_as_hashes_and_no_texts(tmp_path: Path):
 
     assert n_read == n_rows
     assert peak_bytes < 200 * n_rows < n_rows * n_characters
+
+
+@pytest.mark.parametrize("header", ["", "title\ttext\n", "text\ttitle\n"])
+def test_a_csv_of_the_original_scripts_is_read(tmp_path: Path, header: str):
+    path = tmp_path / "kb.csv"
+    columns = header.split() or ["title", "text"]
+    rows = [("Aaron", "Aaron, a prophet"), ('"Abel, a ""son"""', "Abel \"said\" 'no'")]
+    cells = [dict(zip(("title", "text"), row, strict=True)) for row in rows]
+    path.write_text(
+        header + "".join("\t".join(row[c] for c in columns) + "\n" for row in cells)
+    )
+
+    assert list(iter_corpus(path)) == [
+        CorpusRow("1", "Aaron", "Aaron, a prophet"),
+        CorpusRow("2", 'Abel, a "son"', "Abel \"said\" 'no'"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("Title\tContent\nAaron\ta prophet\n", ":2: text: is missing; this row has Title, Con"),
+        ("Aaron\ta\tb\nAbel\tc\td\n", ":2: text: is missing; this row has Aaron, a, b"),
+        ("Aaron\ta\nAbel\n", ":2: has 1 cells, but without a header a row has 2"),
+        ("name,content\nAaron,a prophet\n", ":2: text: is missing; this row has name, content"),
+    ],
+)
+def test_a_csv_that_cannot_be_told_apart_is_refused(tmp_path: Path, lines: str, message: str):
+    path = tmp_path / "kb.csv"
+    path.write_text(lines)
+
+    with pytest.raises(BadInputError) as caught:
+        list(iter_corpus(path))
+    assert str(caught.value).startswith(f"{path}{message}")

@@ -10,7 +10,7 @@ from transformers import AutoModelForSeq2SeqLM
 
 from ragsearch.errors import BadInputError
 from ragsearch.results.ask import Answerer
-from ragsearch.results.evaluate import evaluate
+from ragsearch.results.evaluate import evaluate, evaluate_retrieval
 from ragsearch.results.export import export_best
 from ragsearch.results.leaderboard import rows
 from ragsearch.spec import TrialSection
@@ -98,3 +98,8 @@ def test_a_card_says_where_only_one_of_two_models_has_recall(bundle: Path):
     table = list(_scores(manifest, {"val/em": 0.25, "val/nll": 3.0}))
 
     assert "| val/recall_at_5 | 0.7500 | none |" in table
+
+
+def test_retrieval_of_a_closed_book_bundle_is_refused(bundle: Path):
+    with pytest.raises(BadInputError, match="answers without passages, so there is nothing"):
+        evaluate_retrieval(bundle, [])

@@ -4,18 +4,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from ragsearch.data.gold import Gold, read_judged
+from ragsearch.data.questions import read_questions
 from ragsearch.errors import BadInputError
 from ragsearch.results.ask import Answerer
-from ragsearch.results.evaluate import evaluate
+from ragsearch.results.evaluate import evaluate, evaluate_all, evaluate_retrieval
 from ragsearch.results.export import export_best
 from tests.results.conftest import BundleOf, SearchOf
 from tests.results.searches import Settings, write_rows
 from tests.tiny import Tiny
-
-
-def read_rows(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
 
 FITTED = [
     Settings("rag_sequence", "t5", max_epochs=3),
@@ -54,27 +51,6 @@ def test_the_threads_of_the_caller_are_left_as_they_were(exported: BundleOf, tin
     torch.set_num_threads(1)
 
 
-def test_predictions_hold_what_was_said_and_read(
-    exported: BundleOf, tiny: Tiny, tmp_path: Path
-):
-    bundle = exported(Settings())
-
-    evaluate(bundle.folder, tiny.val).write_predictions(tmp_path / "predictions.jsonl")
-
-    written = read_rows(tmp_path / "predictions.jsonl")
-    asked = read_rows(tiny.val)
-    assert [row["id"] for row in written] == [row["id"] for row in asked]
-    assert [row["answers"] for row in written] == [row["answers"] for row in asked]
-    answerer = Answerer(bundle.folder)
-    for row in written:
-        answer = answerer.ask(row["question"])
-        assert row["prediction"] == answer.answer
-        assert [passage["id"] for passage in row["passages"]] == [
-            passage.id for passage in answer.passages
-        ]
-        assert sum(passage["weight"] for passage in row["passages"]) == pytest.approx(1.0)
-
-
 def test_without_retrieval_no_index_is_needed_and_no_recall_reported(
     exported: BundleOf, tiny: Tiny, tmp_path: Path
 ):
@@ -82,8 +58,8 @@ def test_without_retrieval_no_index_is_needed_and_no_recall_reported(
 
     found = evaluate(bundle.folder, tiny.val, index=tmp_path / "none", no_retrieval=True)
 
-    assert found.summary.keys() == {"em", "f1", "nll", "n"}
-    assert next(found.predictions())["passages"] == []
+    assert found.summary.keys() == {"em", "f1", "rouge_l", "nll", "n"}
+    assert found.predictions()[0]["passages"] == []
     assert found.examples[0].contexts == [f" // {found.examples[0].question.question}"]
 
 
@@ -173,3 +149,68 @@ def test_without_retrieval_there_is_nothing_to_ask_otherwise(exported: BundleOf,
         evaluate(
             exported(Settings()).folder, tiny.val, no_retrieval=True, retrieval={"n_docs": 2}
         )
+
+
+def test_retrieval_alone_finds_what_answers_are_read_from(exported: BundleOf, tiny: Tiny):
+    bundle = exported(Settings()).folder
+
+    alone, whole = evaluate_retrieval(bundle, tiny.val), evaluate(bundle, tiny.val)
+
+    assert [one.found for one in alone.examples] == [one.found for one in whole.examples]
+    scores = {"recall_at_1", "recall_at_5", "recall_at_10", "mrr_at_10", "n"}
+    assert alone.summary == {name: whole.summary[name] for name in scores}
+
+
+def test_precision_is_by_titles_as_in_the_original(exported: BundleOf, tmp_path: Path):
+    bundle = exported(Settings()).folder
+    found = Answerer(bundle).ask("What is the capital of Babex?").passages
+    asked = tmp_path / "questions.txt"
+    asked.write_text("What is the capital of Babex?\nWhat is the capital of Babex?\n")
+    gold = tmp_path / "gold.tsv"
+    gold.write_text(f"{found[0].title}\t{found[2].title}\nNowhere\n")
+
+    questions = read_judged(asked, Gold("titles", gold))
+    summary = evaluate_retrieval(bundle, questions, at=[3, 1]).summary
+
+    assert summary == {
+        "precision_at_1": 1 / 2,
+        "precision_at_3": (2 / 3) / 2,
+        "recall_at_1": 0.5,
+        "recall_at_3": 0.5,
+        "mrr_at_3": 0.5,
+        "n": 2,
+    }
+    with pytest.raises(BadInputError, match="--gold-format: has questions without answers"):
+        evaluate(bundle, questions)
+
+
+def test_more_passages_than_the_index_holds_are_refused(exported: BundleOf, tiny: Tiny):
+    with pytest.raises(
+        BadInputError, match="--k: asks for 41 passages, but the index holds 40"
+    ):
+        evaluate_retrieval(exported(Settings()).folder, tiny.val, at=[1, 41])
+
+
+def test_bundles_share_nothing_but_the_questions(exported: BundleOf, tiny: Tiny):
+    bundles = [exported(Settings(kind)).folder for kind in ("rag_sequence", "rag_token")]
+    questions = read_questions(tiny.val)
+
+    together = evaluate_all(bundles, questions, evaluate)
+
+    alone = [evaluate(bundle, tiny.val) for bundle in reversed(bundles)]
+    assert [one.summary for one in together] == [one.summary for one in reversed(alone)]
+    assert together[0].summary["nll"] != together[1].summary["nll"]
+    assert [one.row()["bundle"] for one in together] == [str(bundle) for bundle in bundles]
+
+
+def test_all_that_is_wrong_with_bundles_is_told_before_one_is_asked(
+    exported: BundleOf, tmp_path: Path
+):
+    good = exported(Settings()).folder
+
+    with pytest.raises(BadInputError) as caught:
+        evaluate_all([tmp_path, good, good], [], evaluate)
+
+    empty, twice = map(str, caught.value.mistakes)
+    assert empty.startswith(f"{tmp_path}: no manifest.json here")
+    assert twice == f"{good}: is given twice; give each bundle once"

@@ -138,8 +138,9 @@ MUTATIONS = {
     ),
     "metric no one reports": (
         "budget:", "objectives:\n  - {metric: val/emm}\nbudget:", 32,
-        "objectives.0.metric: must be one of val/em, val/f1, val/nll, val/recall_at_1,"
-        " val/recall_at_5, val/recall_at_10, not 'val/emm'; did you mean 'val/em'?",
+        "objectives.0.metric: must be one of val/em, val/f1, val/rouge_l, val/nll,"
+        " val/recall_at_1, val/recall_at_5, val/recall_at_10, val/mrr_at_10,"
+        " not 'val/emm'; did you mean 'val/em'?",
     ),
     "cluster that is no address": (
         "budget:", "resources: {cluster: there}\nbudget:", 31,
@@ -416,6 +417,25 @@ def test_aliases_of_aliases_end_in_a_mistake_and_not_in_memory(tmp_path: Path):
 def test_a_missing_space_file_says_how_to_get_one(tmp_path: Path):
     with pytest.raises(BadInputError, match=r"no such space file; `ragsearch init` writes one"):
         load_spec(tmp_path / "space.yaml")
+
+
+def test_a_folder_of_the_original_scripts_is_told_how_to_be_named(tmp_path: Path):
+    path = write_space(tmp_path)
+    (tmp_path / "nq").mkdir()
+    (tmp_path / "nq/train.source").touch()
+
+    with pytest.raises(BadInputError) as caught:
+        load_spec(path, ["data.train=nq", "data.val=nq/train.source"])
+
+    folder, source = sorted(str(mistake) for mistake in caught.value.mistakes)
+    assert folder.endswith(
+        f"data.train: is a folder; give a file, such as {tmp_path}/nq/train.source"
+    )
+    assert source.endswith(
+        f"data.val: needs its answers beside it, one a line: no file {tmp_path}/nq/train.target"
+    )
+    (tmp_path / "nq/train.target").touch()
+    assert load_spec(path, ["data.val=nq/train.source"])
 
 
 def test_a_folder_is_no_space_file(tmp_path: Path):

@@ -58,7 +58,14 @@ def test_a_closed_book_trial_learns_and_what_is_saved_scores_what_was_said(
     losses = [report.metrics["train/loss"] for report in reports]
     assert losses[2] < losses[1] < losses[0]
     said = reports[-1].metrics
-    assert set(said) == {"train/loss", "time/epoch_s", "val/em", "val/f1", "val/nll"}
+    assert set(said) == {
+        "train/loss",
+        "time/epoch_s",
+        "val/em",
+        "val/f1",
+        "val/nll",
+        "val/rouge_l",
+    }
     examples = list(evaluate(Pipeline(load(tmp_path), None), val))
     summary = summarise(examples, recall=False)
     assert summary["nll"] == pytest.approx(said["val/nll"], rel=1e-5)

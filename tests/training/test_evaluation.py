@@ -6,8 +6,17 @@ import pytest
 import torch
 
 from ragsearch.data.questions import Question
+from ragsearch.spec.schema import METRICS
 from ragsearch.training.decode import generate_answers
-from ragsearch.training.evaluation import evaluate, evaluate_batch, summarise, weights
+from ragsearch.training.evaluation import (
+    Retrieval,
+    evaluate,
+    evaluate_batch,
+    retrieve,
+    summarise,
+    summarise_retrieval,
+    weights,
+)
 from ragsearch.training.model import assemble
 from ragsearch.training.pipeline import Pipeline
 from tests.training.conftest import FakeRetriever, MakeTrial
@@ -97,14 +106,54 @@ def test_nll_is_averaged_over_tokens_and_the_rest_over_questions(
 ) -> None:
     examples = evaluate_batch(pipeline, val[:2])
     examples = [
-        replace(examples[0], nll=2.0, n_tokens=1, em=1.0, f1=1.0),
-        replace(examples[1], nll=4.0, n_tokens=5, em=0.0, f1=0.5),
+        replace(examples[0], nll=2.0, n_tokens=1, em=1.0, f1=1.0, rouge_l=0.5),
+        replace(examples[1], nll=4.0, n_tokens=5, em=0.0, f1=0.5, rouge_l=0.0),
     ]
 
     summary = summarise(examples)
 
     assert (summary["nll"], summary["em"], summary["f1"]) == (1.0, 0.5, 0.75)
-    assert set(summary) == {"em", "f1", "nll", "recall_at_1", "recall_at_5", "recall_at_10"}
+    assert summary["rouge_l"] == 0.25
+    assert {f"val/{name}" for name in summary} == set(METRICS)
+
+
+def test_the_reciprocal_rank_is_that_of_the_first_relevant_passage(
+    pipeline: Pipeline, val: list[Question]
+) -> None:
+    found = pipeline.retrieve([val[0].question], 12).passages[0]
+    gold = [replace(val[0], passage_ids=(found[place].source_id,)) for place in (1, 3, 11)]
+    lost = replace(val[0], passage_ids=("nowhere",))
+
+    retrievals = list(retrieve(pipeline, [*gold, lost], 12))
+
+    assert [retrieval.rank for retrieval in retrievals] == [1, 3, 11, None]
+    assert summarise_retrieval(retrievals, (4, 10)) == {
+        "recall_at_4": 0.5, "recall_at_10": 0.5, "mrr_at_10": (1 / 2 + 1 / 4) / 4,
+    }  # fmt: skip
+    assert summarise_retrieval(retrievals, (12,))["recall_at_12"] == 0.75
+
+
+def test_precision_counts_each_gold_title_once(pipeline: Pipeline, val: list[Question]) -> None:
+    found = pipeline.retrieve([val[0].question], 6).passages[0]
+    twice = [found[0], found[0]._replace(id="other"), *found[1:]]
+    titles = (found[0].title, found[3].title, "Nowhere")
+    asked = Question("1", val[0].question, (), (), titles)
+
+    retrieval = Retrieval(asked, twice, [0.0] * len(twice), 3)
+
+    assert [retrieval.precision(k) for k in (1, 2, 5)] == [1.0, 0.5, 0.4]
+    assert retrieval.rank == 0
+    assert Retrieval(asked, twice[2:], [0.0] * 5, 3).rank == 2
+
+
+def test_what_is_retrieved_is_what_is_answered_from(
+    pipeline: Pipeline, val: list[Question]
+) -> None:
+    retrievals, examples = list(retrieve(pipeline, val, 10)), list(evaluate(pipeline, val))
+
+    assert [one.found for one in retrievals] == [one.found for one in examples]
+    assert [one.passages for one in retrievals] == [one.passages for one in examples]
+    assert summarise_retrieval(retrievals).items() <= summarise(examples).items()
 
 
 def test_nothing_has_no_summary() -> None:
