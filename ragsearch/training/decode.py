@@ -8,26 +8,40 @@ passages whatever it was given.
 Axes: B questions, K passages per question, S context tokens, C candidates, T answer tokens.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutput
 
 from ragsearch.training.contexts import Contexts
+from ragsearch.training.encoded import Encoded, encode_contexts
 from ragsearch.training.loss import marginal_loss
-from ragsearch.training.model import TrialModel, generation_config, shift_right
+from ragsearch.training.model import TrialModel, generation_config
+
+_MOST_BYTES = 64 << 20
+_COPIES_OF_LOGITS = 3  # logits, their softmax, and what the loss picks of it
 
 
 @torch.no_grad()
 def generate_answers(
-    model: TrialModel, contexts: Contexts, doc_scores: Float[Tensor, "B K"]
+    model: TrialModel,
+    contexts: Contexts,
+    doc_scores: Float[Tensor, "B K"],
+    encoded: Encoded | None = None,
 ) -> list[str]:
-    """Return the most likely answer to each question, by the trial's decoding settings."""
+    """Return the most likely answer to each question, by the trial's decoding settings.
+
+    Args:
+        model: In evaluation mode.
+        contexts: What the generator reads.
+        doc_scores: -inf where there is no passage.
+        encoded: The contexts encoded, by whom that was done already.
+    """
     if model.kind == "rag_sequence":
-        return _texts(model, _decode_thoroughly(model, contexts, doc_scores))
+        encoded = encoded or encode_contexts(model, contexts)
+        return _texts(model, _decode_thoroughly(encoded, doc_scores))
     inputs = model.generation_inputs(contexts, doc_scores)
     tokens = model.network.generate(**inputs, generation_config=generation_config(model))
     return _texts(model, tokens)
@@ -39,74 +53,92 @@ def _texts(model: TrialModel, tokens: Iterable[Int64[Tensor, " T"]]) -> list[str
     return [text.strip() for text in texts]
 
 
-def _decode_thoroughly(
-    model: TrialModel, contexts: Contexts, doc_scores: Float[Tensor, "B K"]
-) -> list[Tensor]:
+def _decode_thoroughly(encoded: Encoded, doc_scores: Float[Tensor, "B K"]) -> list[Tensor]:
     """Search each passage for candidates, then score every candidate with every passage.
 
     Returns:
         The labels of one answer a question, end token included, padded.
     """
-    n_docs, n_beams = doc_scores.shape[1], model.trial.decode.num_beams
-    mask = contexts.attention_mask
-    generator: Any = model.generator  # Any: its parts are found by attribute
-    states: Float[Tensor, "BK S D"] = generator.get_encoder()(
-        input_ids=contexts.input_ids, attention_mask=mask, return_dict=True
-    ).last_hidden_state
+    model, n_docs = encoded.model, doc_scores.shape[1]
+    n_beams = model.trial.decode.num_beams
     settings = generation_config(model)
     settings.num_return_sequences = n_beams
+    generator: Any = model.generator  # Any: hardly typed
     sequences: Tensor = generator.generate(
-        encoder_outputs=BaseModelOutput(last_hidden_state=states),
-        attention_mask=mask,
-        generation_config=settings,
+        **encoded.kwargs(n_beams), generation_config=settings
     )
     labels = sequences[:, 1:]  # the decoder's start token is not part of an answer
-    per_question = labels.view(-1, n_docs * n_beams, labels.shape[1])
+    found = (doc_scores > -torch.inf).repeat_interleave(n_beams, dim=1)
+    candidates = [
+        _distinct(rows[of_passages])
+        for rows, of_passages in zip(
+            labels.view(-1, n_docs * n_beams, labels.shape[1]), found, strict=True
+        )
+    ]
+    return _best(encoded, doc_scores, candidates)
+
+
+def _distinct(candidates: Int64[Tensor, "C T"]) -> list[Int64[Tensor, " T"]]:
+    return list({tuple(row.tolist()): row for row in candidates}.values())
+
+
+def _best(
+    encoded: Encoded, doc_scores: Float[Tensor, "B K"], candidates: list[list[Tensor]]
+) -> list[Tensor]:
+    """Return the candidate of each question with the largest marginal likelihood.
+
+    Of equals the first; where there is but one, nothing is computed.
+    """
+    rivals = [
+        (number, labels)
+        for number, of_question in enumerate(candidates)
+        if len(of_question) > 1
+        for labels in of_question
+    ]
+    nll = iter(_nll(encoded, doc_scores, rivals).tolist() if rivals else ())
     answers = []
-    for number, candidates in enumerate(per_question):
-        rows = slice(number * n_docs, (number + 1) * n_docs)
-        width = int(mask[rows].sum(dim=-1).max())  # of these contexts, not of the batch
-        encoded = _Encoded(states[rows, :width], mask[rows, :width], doc_scores[number])
-        answers.append(encoded.best(model, candidates))
+    for of_question in candidates:
+        scores = [next(nll) for _ in of_question] if len(of_question) > 1 else [0.0]
+        answers.append(of_question[scores.index(min(scores))])
     return answers
 
 
-class _Encoded:
-    """The encoded contexts of one question, against which candidates are scored."""
+def _nll(
+    encoded: Encoded, doc_scores: Float[Tensor, "B K"], rivals: list[tuple[int, Tensor]]
+) -> Float[Tensor, " C"]:
+    """Return -log p(candidate | question), those of all questions together, by length."""
+    n_docs, device = doc_scores.shape[1], doc_scores.device
+    numbers = torch.tensor([number for number, _ in rivals], device=device)
+    labels = torch.stack([tokens for _, tokens in rivals])
+    mask = _until_end(labels, encoded.model.generator.config.eos_token_id)
+    lengths, order = mask.sum(dim=-1).sort(stable=True)
+    nll = torch.empty(len(rivals), device=device)
+    for some in _passes(encoded, n_docs, lengths.tolist()):
+        rivals_now, length = order[some], int(lengths[some.stop - 1])
+        tokens, counts = labels[rivals_now, :length], mask[rivals_now, :length]
+        asked = numbers[rivals_now]
+        rows = (asked[:, None] * n_docs + torch.arange(n_docs, device=device)).flatten()
+        logits = encoded.logits(tokens.repeat_interleave(n_docs, dim=0), rows)
+        loss = marginal_loss("rag_sequence", logits, doc_scores[asked], tokens, counts)
+        nll[rivals_now] = loss.nll
+    return nll
 
-    def __init__(
-        self,
-        states: Float[Tensor, "K S D"],
-        mask: Int64[Tensor, "K S"],
-        doc_scores: Float[Tensor, " K"],
-    ) -> None:
-        self.states, self.mask, self.doc_scores = states, mask, doc_scores
 
-    def best(self, model: TrialModel, candidates: Int64[Tensor, "C T"]) -> Int64[Tensor, " T"]:
-        """Return the candidate with the largest marginal likelihood, the first among equals."""
-        found = self.doc_scores > -torch.inf
-        of_passages = found.repeat_interleave(len(candidates) // len(found))
-        distinct = {tuple(row.tolist()): row for row in candidates[of_passages]}
-        unique = torch.stack(list(distinct.values()))
-        if len(unique) == 1:
-            return unique[0]
-        return unique[self._nll(model, unique).argmin()]
+def _passes(encoded: Encoded, n_docs: int, lengths: list[int]) -> Iterator[slice]:
+    """Divide candidates, the short ones first, into forward passes that fit in memory.
 
-    def _nll(self, model: TrialModel, labels: Int64[Tensor, "C T"]) -> Float[Tensor, " C"]:
-        n_candidates, n_docs = len(labels), len(self.doc_scores)
-        mask = _until_end(labels, model.generator.config.eos_token_id)
-        length = int(mask.sum(dim=-1).max())
-        labels, mask = labels[:, :length], mask[:, :length]
-        logits = model.generator(
-            encoder_outputs=BaseModelOutput(
-                last_hidden_state=self.states.repeat(n_candidates, 1, 1)
-            ),
-            attention_mask=self.mask.repeat(n_candidates, 1),
-            decoder_input_ids=shift_right(model, labels).repeat_interleave(n_docs, dim=0),
-            use_cache=False,
-        ).logits
-        scores = self.doc_scores.expand(n_candidates, -1)
-        return marginal_loss("rag_sequence", logits, scores, labels, mask).nll
+    Yields:
+        Runs of candidates, at least one in each.
+    """
+    vocabulary = encoded.model.generator.config.vocab_size
+    start = 0
+    for stop in range(1, len(lengths) + 1):
+        is_last = stop == len(lengths)
+        length = lengths[stop - 1] if is_last else lengths[stop]
+        row_bytes = encoded.row_bytes + 4 * _COPIES_OF_LOGITS * length * vocabulary
+        if is_last or (stop + 1 - start) * n_docs * row_bytes > _MOST_BYTES:
+            yield slice(start, stop)
+            start = stop
 
 
 def _until_end(labels: Int64[Tensor, "C T"], eos: int) -> Bool[Tensor, "C T"]:

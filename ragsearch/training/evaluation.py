@@ -12,6 +12,7 @@ import torch
 from ragsearch.data.questions import Question
 from ragsearch.index.store import Passage
 from ragsearch.training.decode import generate_answers
+from ragsearch.training.encoded import encode_contexts
 from ragsearch.training.loss import marginal_loss
 from ragsearch.training.metrics import (
     RECALL_AT,
@@ -98,14 +99,15 @@ def evaluate_batch(pipeline: Pipeline, questions: Sequence[Question]) -> list[Ex
     n_docs = used.doc_scores.shape[1]
     contexts = pipeline.read(texts, used)
     labels = pipeline.labels([question.answers[0] for question in questions])
+    encoded = encode_contexts(pipeline.model, contexts)
     loss = marginal_loss(
         pipeline.model.kind,
-        pipeline.logits(contexts, used.doc_scores, labels),
+        encoded.logits(labels.ids.repeat_interleave(n_docs, dim=0)),
         used.doc_scores,
         labels.ids,
         labels.mask,
     )
-    predictions = generate_answers(pipeline.model, contexts, used.doc_scores)
+    predictions = generate_answers(pipeline.model, contexts, used.doc_scores, encoded)
     return [
         Example(
             question=question,

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from ragsearch.data.questions import Question
+from ragsearch.training import decode
 from ragsearch.training.contexts import Contexts
 from ragsearch.training.decode import generate_answers
+from ragsearch.training.encoded import encode_contexts
 from ragsearch.training.model import RagModel, assemble, generation_config
 from ragsearch.training.pipeline import Pipeline
 from tests.training.conftest import FakeRetriever, MakeTrial
@@ -110,6 +112,44 @@ def test_thorough_decoding_finds_the_answer_of_the_largest_marginal_likelihood(
         expected.append(slow_rag_sequence(model, own, scores[number]))
     assert answers == [text for text, _ in expected]
     assert max(n_candidates for _, n_candidates in expected) > 1
+
+
+@pytest.mark.parametrize("most_bytes", [1, 100_000])
+def test_how_many_candidates_are_scored_at_a_time_changes_no_answer(
+    most_bytes: int,
+    generator: str,
+    make_trial: MakeTrial,
+    retriever: FakeRetriever,
+    train: list[Question],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = assembled(make_trial, generator, decode__num_beams=3)
+    texts = [question.question for question in train[:4]]
+    contexts, scores = read(Pipeline(model, retriever), texts, n_docs=3)
+    passes: list[int] = []
+    model.generator.register_forward_hook(lambda *_: passes.append(1))
+    together, n_together = generate_answers(model, contexts, scores), len(passes)
+
+    monkeypatch.setattr(decode, "_MOST_BYTES", most_bytes)
+    apart = generate_answers(model, contexts, scores)
+
+    assert apart == together
+    assert len(passes) - n_together > n_together
+
+
+def test_passages_that_agree_on_an_answer_are_not_asked_again(
+    make_trial: MakeTrial, retriever: FakeRetriever, train: list[Question]
+) -> None:
+    model = assembled(make_trial, "t5")
+    texts = [question.question for question in train[:2]]
+    contexts, scores = read(Pipeline(model, retriever), texts, n_docs=1)
+    encoded = encode_contexts(model, contexts)
+    asked: list[object] = []
+    model.generator.register_forward_hook(lambda *call: asked.append(call))
+
+    generate_answers(model, contexts, scores, encoded)
+
+    assert len(asked) <= model.trial.decode.max_length  # the steps of writing, and no more
 
 
 @torch.no_grad()
