@@ -216,9 +216,9 @@ class ModelSection(Section):
     normalise: bool = False
     """Scale question vectors to length 1."""
     freeze_question_encoder: bool = False
-    """Train the generator alone."""
+    """Train the generator alone; the question encoder's dropout is off."""
     freeze_generator: bool = False
-    """Train the question encoder alone."""
+    """Train the question encoder alone; the generator's dropout is off."""
     prefix: str = ""
     """Text before everything the generator reads, as T5 knows its tasks by; none by default."""
     title_separator: str = " / "

@@ -7,9 +7,12 @@ leave it at its default, so that their configuration says only what they did.
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, get_args
 
+from pydantic.fields import FieldInfo
+
 from ragsearch.spec.document import Finding
 from ragsearch.spec.draft import Draft
 from ragsearch.spec.keys import field_at
+from ragsearch.spec.models import OPTIONAL_KEYS
 from ragsearch.spec.schema import RAG_TYPES, TrialSection
 
 
@@ -18,7 +21,7 @@ class Use(NamedTuple):
 
     key: str
     of: str
-    values: tuple[str, ...]
+    values: tuple[str | bool, ...]
 
 
 _OF_RETRIEVAL = (
@@ -36,7 +39,13 @@ _OF_RETRIEVAL = (
     "optim.question_encoder_lr_ratio",
     "train.max_source_length",
 )
+_OF_A_TRAINED_GENERATOR = (
+    "regularisation.dropout",
+    *(f"regularisation.{key}" for key in OPTIONAL_KEYS),
+)
 _USES = (
+    Use("optim.question_encoder_lr_ratio", "model.freeze_question_encoder", (False,)),
+    *(Use(key, "model.freeze_generator", (False,)) for key in _OF_A_TRAINED_GENERATOR),
     Use("optim.adam_epsilon", "optim.optimizer", ("adamw",)),
     Use("optim.n_cycles", "optim.schedule", ("cosine_with_restarts",)),
     *(Use(key, "model.type", RAG_TYPES) for key in _OF_RETRIEVAL),
@@ -55,13 +64,13 @@ def useless_keys(draft: Draft) -> Iterator[Finding]:
         options = [*draft.varied(use.key), draft.baseline(use.key)]
         set_here = [option.path for option in options if option.value != _default(use.key)]
         if set_here:
-            never = f"{use.of} is never {' or '.join(use.values)}"
-            yield Finding(set_here[0], f"has no use, as {never}; leave it out")
+            values = " or ".join(map(str, use.values)).lower()
+            what = f"has no use, as {use.of} is never {values}; leave it out"
+            yield Finding(set_here[0], what)
 
 
 def _has_use(draft: Draft, use: Use) -> bool:
-    field = field_at(TrialSection, tuple(use.of.split(".")))
-    useless = set(get_args(field.annotation if field else None)) - set(use.values)
+    useless = [value for value in _values(use.of) if value not in use.values]
     # a value that is none is the schema's to report
     return any(option.value not in useless for option in draft.options(use.of))
 
@@ -82,7 +91,16 @@ def without_useless(trial: Mapping[str, object]) -> dict[str, object]:
     return {**trial, **sections}
 
 
+def _values(path: str) -> tuple[object, ...]:
+    annotation = _field(path).annotation
+    return (False, True) if annotation is bool else get_args(annotation)
+
+
 def _default(path: str) -> object:
+    return _field(path).get_default(call_default_factory=True)
+
+
+def _field(path: str) -> FieldInfo:
     field = field_at(TrialSection, tuple(path.split(".")))
     assert field is not None, f"{path} is no key of a trial"
-    return field.get_default(call_default_factory=True)
+    return field

@@ -106,6 +106,17 @@ def test_the_plan_speaks_to_people(space_of):
     )
 
 
+def test_adafactor_is_counted_with_less_memory_than_adamw(space_of):
+    kept = {
+        name: _plan(
+            space_of(trial={"optim": {"optimizer": name}}, resources={"max_concurrent": 1})
+        ).memory_bytes
+        for name in ("adamw", "adafactor")
+    }
+
+    assert kept["adamw"] > kept["adafactor"]
+
+
 def test_a_search_without_retrieval_has_no_index_to_plan(space_of, tiny):
     model = {"type": "closed_book", "generator": str(tiny.bart)}
     trial = {"model": model, "retrieval": {}}

@@ -222,6 +222,19 @@ MUTATIONS = {
         "    adam_epsilon: 1e-6\n", 23,
         "trial.optim.adam_epsilon: has no use, as optim.optimizer is never adamw; leave it out",
     ),
+    "learning rate of a frozen encoder": (
+        "    generator: models/bart\n  retrieval: {index: one, n_docs: 2}\n  optim:\n",
+        "    generator: models/bart\n    freeze_question_encoder: true\n"
+        "  retrieval: {index: one}\n  optim:\n    question_encoder_lr_ratio: 0.1\n", 22,
+        "trial.optim.question_encoder_lr_ratio: has no use, as model.freeze_question_encoder is"
+        " never false; leave it out",
+    ),
+    "layers of a frozen generator to drop": (
+        "    generator: models/bart\n",
+        "    generator: models/bart\n    freeze_generator: true\n", 30,
+        "space.regularisation.dropout: has no use, as model.freeze_generator is never false;"
+        " leave it out",
+    ),
     "cycles without restarts": (
         "space:\n", "space:\n  optim.schedule: {choice: [linear, cosine]}\n"
         "  optim.n_cycles: {int: [1, 3]}\n", 27,
@@ -252,8 +265,9 @@ MUTATIONS = {
         "data: has n_test and no test; give the file or drop n_test",
     ),
     "nothing to train": (
-        "    generator: models/bart\n", "    generator: models/bart\n"
-        "    freeze_generator: true\n    freeze_question_encoder: true\n", 16,
+        VALID[VALID.index("    generator:") : VALID.index("search:")],
+        "    generator: models/bart\n    freeze_generator: true\n"
+        "    freeze_question_encoder: true\n  retrieval: {index: one}\n", 16,
         "trial.model: has freeze_question_encoder and freeze_generator, which leaves nothing"
         " to train; drop one",
     ),
