@@ -96,7 +96,7 @@ class Plan:
         lines = [
             f"trials    {self.trials} (trial 0 is the baseline){at_once}",
             f"varied    {', '.join(self.varied) or 'nothing: a plain training run'}",
-            f"epochs    up to {self.max_epochs}; {stops or 'no early stopping'}",
+            f"epochs    up to {self.max_epochs}; {stops or 'compared at their end'}",
             f"questions {self.n_train} to train on, {self.n_val} to validate on",
             *(_index_line(index) for index in self.indexes),
             *self._core_lines(),

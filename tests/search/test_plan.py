@@ -128,6 +128,12 @@ def test_a_search_without_retrieval_has_no_index_to_plan(space_of, tiny):
     assert "index " not in "\n".join(plan.lines())
 
 
+def test_without_a_scheduler_trials_are_compared_at_their_end(space_of):
+    plan = _plan(space_of(search={"scheduler": {"name": "none"}}))
+
+    assert "up to 4; compared at their end" in "\n".join(plan.lines())
+
+
 def test_trials_that_search_by_themselves_need_no_replica(space_of):
     plan = _plan(space_of(trial={"retrieval": {"n_docs": 2, "backend": "in_process"}}))
 
