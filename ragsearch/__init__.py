@@ -6,8 +6,8 @@ The map: the packages in the order the data travels, each with its modules in th
     quickstart  shipped data and models; files only
 
     spec        a space file becomes a frozen Spec, every mistake with its line
-                  document draft paths schema domains durations keys knobs messages models
-                  rules load
+                  document draft paths section trial schema domains durations keys knobs
+                  messages models uses rules load
     data        questions and corpora from files, checked row by row
                   rows ids questions passages chunks check
     index       a corpus becomes passages, vectors and FAISS, named by a fingerprint
@@ -17,7 +17,8 @@ The map: the packages in the order the data travels, each with its modules in th
                   retriever stock distributed memory meter batcher cache wire server replica
                   placement gauges actors lease routes local client start alias info pool
     training    one trial: question to hits to contexts to marginal loss, fit and scored
-                  parts model contexts pipeline loss decode metrics evaluation module fit
+                  parts lora model contexts pipeline loss decode metrics evaluation optimizer
+                  module trace fit
     tracking    MLflow: a run a search, a run a trial
                   search_run trials child
     search      many trials: planned, proposed, stopped, recorded

@@ -21,7 +21,10 @@ from ragsearch.spec.schema import IndexSection
 _REPLICA_BYTES = 120 << 20  # a Ray worker with faiss and pyarrow, index pages not counted
 _TORCH_BYTES = 180 << 20  # in a replica that searches with a sketch
 _TRIAL_BYTES = 900 << 20  # a Ray worker with torch, transformers and lightning
-_COPIES = 4  # weights, gradients, two moments of AdamW
+_COPIES = {  # weights, gradients; two moments of AdamW, while Adafactor's are small
+    "adamw": 4,
+    "adafactor": 2,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class Plan:
         lines = [
             f"trials    {self.trials} (trial 0 is the baseline){at_once}",
             f"varied    {', '.join(self.varied) or 'nothing: a plain training run'}",
-            f"epochs    up to {self.max_epochs}; {stops or 'no early stopping'}",
+            f"epochs    up to {self.max_epochs}; {stops or 'compared at their end'}",
             f"questions {self.n_train} to train on, {self.n_val} to validate on",
             *(_index_line(index) for index in self.indexes),
             *self._core_lines(),
@@ -264,7 +267,7 @@ def _memory(
         + index.replicas * (_REPLICA_BYTES + _TORCH_BYTES * index.has_sketch)
         for index in indexes
     )
-    return served + concurrent * (_TRIAL_BYTES + _COPIES * weights)
+    return served + concurrent * (_TRIAL_BYTES + _COPIES[trial.optim.optimizer] * weights)
 
 
 def _weights(model: str) -> int | None:

@@ -22,7 +22,7 @@ from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.store import Passage
 from ragsearch.search.space import LAST_KEY, TRIAL_KEY
 from ragsearch.spec import Spec, TrialSection
-from ragsearch.spec.schema import RAG_TYPES
+from ragsearch.spec.trial import RAG_TYPES
 from ragsearch.training.trace import TRACE_FILE, traced
 
 if TYPE_CHECKING:

@@ -5,13 +5,15 @@ The modules, in the order the data travels:
 - `document`: YAML to plain data with lines
 - `draft`: overrides, domains and lookups in data that may still be wrong
 - `paths`: relative paths made absolute; missing files
-- `schema`: the keys, one sentence each
+- `schema`: the keys, one sentence each; those of `trial` in `trial`, what sections have in
+  common in `section`
 - `domains`: what a key may vary over
 - `durations`: `8h` to seconds
 - `keys`: the tree the schema spans; suggestions for misspelt keys
 - `knobs`: which search knobs an index has a use for
 - `messages`: pydantic's findings in our words
 - `models`: what local model folders must hold
+- `uses`: which keys have no use under which values of others
 - `rules`: what sections must agree on
 - `load`: all of it, and `Spec`
 """
@@ -23,12 +25,10 @@ from ragsearch.spec.schema import (
     METRICS,
     ChunkSection,
     IndexSection,
-    ModelSection,
     ObjectiveSection,
-    OptimSection,
     SpaceFile,
-    TrialSection,
 )
+from ragsearch.spec.trial import ModelSection, OptimSection, TrialSection
 
 __all__ = [
     "METRICS",

@@ -11,7 +11,7 @@ from typing import get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from ragsearch.spec.document import KeyPath
-from ragsearch.spec.schema import Section
+from ragsearch.spec.section import Section
 
 
 def section_at(root: type[Section], path: KeyPath) -> type[Section] | None:
@@ -49,7 +49,8 @@ def suggestion(key: str, known: Iterable[str]) -> str:
     above, _, last = key.rpartition(".")
     around = {_last(name): name for name in names if name.rpartition(".")[0] == above}
     near = [around[name] for name in get_close_matches(last, around, n=1)]
-    near += [name for name in names if last in {_last(name), _initials(name)}]
+    alike = [name for name in names if last in {_last(name), _initials(name)}]
+    near += sorted(alike, key=lambda name: name.count("."))
     near += get_close_matches(key, names, n=1, cutoff=0.8)
     known_here = ", ".join(around.values() or names)
     return f"did you mean '{near[0]}'?" if near else f"known are {known_here}"

@@ -27,7 +27,8 @@ from ragsearch.spec.draft import Draft, draft_of, override
 from ragsearch.spec.messages import findings_of
 from ragsearch.spec.paths import resolve_paths
 from ragsearch.spec.rules import broken_rules, merged
-from ragsearch.spec.schema import SpaceFile, TrialSection
+from ragsearch.spec.schema import SpaceFile
+from ragsearch.spec.trial import TrialSection
 from ragsearch.spec.uses import reads_passages, without_useless
 
 

@@ -16,7 +16,7 @@ from ragsearch.spec.knobs import useless_knobs
 from ragsearch.spec.messages import findings_of, shown
 from ragsearch.spec.models import bad_models, lacking_keys
 from ragsearch.spec.paths import missing_files
-from ragsearch.spec.schema import TrialSection
+from ragsearch.spec.trial import TrialSection
 from ragsearch.spec.uses import reads_passages, useless_keys
 
 

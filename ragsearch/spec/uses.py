@@ -1,24 +1,26 @@
-"""Which keys of a trial have a use only under some values of another key.
+"""Which keys of a trial have no use under some values of another key.
 
 A key that no trial of a search has a use for is a mistake. Where some trials have, the others
 leave it at its default, so that their configuration says only what they did.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 from ragsearch.spec.document import Finding
 from ragsearch.spec.draft import Draft
 from ragsearch.spec.keys import field_at
-from ragsearch.spec.schema import RAG_TYPES, TrialSection
+from ragsearch.spec.messages import shown
+from ragsearch.spec.models import OPTIONAL_KEYS
+from ragsearch.spec.trial import TrialSection
 
 
 class Use(NamedTuple):
-    """A key, and the values of another key under which it has a use."""
+    """A key, and the values of another key under which it has no use."""
 
     key: str
     of: str
-    values: tuple[str, ...]
+    useless: tuple[object, ...]
 
 
 _OF_RETRIEVAL = (
@@ -36,10 +38,20 @@ _OF_RETRIEVAL = (
     "optim.question_encoder_lr_ratio",
     "train.max_source_length",
 )
+_OF_ADAPTERS = ("alpha", "dropout", "targets")
+_OF_A_TRAINED_GENERATOR = (
+    "regularisation.dropout",
+    *(f"regularisation.{key}" for key in OPTIONAL_KEYS),
+)
+_WITHOUT_RESTARTS = ("constant", "linear", "cosine", "polynomial")
+_RETRIEVES_NOT = ("closed_book",)
 _USES = (
-    Use("optim.adam_epsilon", "optim.optimizer", ("adamw",)),
-    Use("optim.n_cycles", "optim.schedule", ("cosine_with_restarts",)),
-    *(Use(key, "model.type", RAG_TYPES) for key in _OF_RETRIEVAL),
+    Use("optim.question_encoder_lr_ratio", "model.freeze_question_encoder", (True,)),
+    *(Use(key, "model.freeze_generator", (True,)) for key in _OF_A_TRAINED_GENERATOR),
+    *(Use(f"model.lora.{key}", "model.lora.rank", (None,)) for key in _OF_ADAPTERS),
+    Use("optim.adam_epsilon", "optim.optimizer", ("adafactor",)),
+    Use("optim.n_cycles", "optim.schedule", _WITHOUT_RESTARTS),
+    *(Use(key, "model.type", _RETRIEVES_NOT) for key in _OF_RETRIEVAL),
 )
 
 
@@ -55,31 +67,46 @@ def useless_keys(draft: Draft) -> Iterator[Finding]:
         options = [*draft.varied(use.key), draft.baseline(use.key)]
         set_here = [option.path for option in options if option.value != _default(use.key)]
         if set_here:
-            never = f"{use.of} is never {' or '.join(use.values)}"
-            yield Finding(set_here[0], f"has no use, as {never}; leave it out")
+            values = (option.value for option in draft.options(use.of))
+            where = " or ".join(map(shown, dict.fromkeys(values)))
+            what = f"has no use, as {use.of} is {where}; leave it out"
+            yield Finding(set_here[0], what)
 
 
 def _has_use(draft: Draft, use: Use) -> bool:
-    field = field_at(TrialSection, tuple(use.of.split(".")))
-    useless = set(get_args(field.annotation if field else None)) - set(use.values)
-    # a value that is none is the schema's to report
-    return any(option.value not in useless for option in draft.options(use.of))
+    # a value that is none of the key's is not among the useless ones: the schema reports it
+    return any(option.value not in use.useless for option in draft.options(use.of))
 
 
 def reads_passages(draft: Draft) -> bool:
     """Tell whether some trial retrieves."""
-    return _has_use(draft, Use("retrieval.index", "model.type", RAG_TYPES))
+    return _has_use(draft, Use("retrieval.index", "model.type", _RETRIEVES_NOT))
 
 
 def without_useless(trial: Mapping[str, object]) -> dict[str, object]:
     """Return plain data of a trial without the keys that have no use in it."""
-    sections = {name: dict(keys) for name, keys in trial.items() if isinstance(keys, Mapping)}
+    kept = dict(trial)
     for use in _USES:
-        section, key = use.of.split(".")
-        if sections.get(section, {}).get(key, _default(use.of)) not in use.values:
-            section, key = use.key.split(".")
-            sections.get(section, {}).pop(key, None)
-    return {**trial, **sections}
+        if _found(kept, use.of) in use.useless:
+            kept = _without(kept, use.key)
+    return kept
+
+
+def _found(trial: Mapping[str, object], path: str) -> object:
+    here: object = trial
+    for key in path.split("."):
+        if not isinstance(here, Mapping) or key not in here:
+            return _default(path)
+        here = here[key]
+    return here
+
+
+def _without(trial: Mapping[str, object], path: str) -> dict[str, object]:
+    head, _, rest = path.partition(".")
+    if not rest:
+        return {key: value for key, value in trial.items() if key != head}
+    inner = trial.get(head)
+    return {**trial, head: _without(inner, rest)} if isinstance(inner, Mapping) else {**trial}
 
 
 def _default(path: str) -> object:

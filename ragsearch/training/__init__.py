@@ -2,8 +2,9 @@
 
 The way of a batch: `data` (questions become token batches) → `pipeline` (encode, retrieve,
 build contexts with `contexts`, run the generator) → `loss` or `decode` → `metrics`.
-`model` assembles, saves and loads the model, `optimizer` moves its weights, `module` is its
-Lightning module, `fit` runs a whole trial, `evaluation` scores a model on questions.
+`model` assembles, saves and loads the model, `lora` puts adapters into it, `optimizer` moves
+its weights, `module` is its Lightning module, `fit` runs a whole trial, `trace` shows where its
+time goes, `evaluation` scores a model on questions.
 
 Knows the `Retriever` seam; knows nothing of Ray, of searches or of MLflow.
 

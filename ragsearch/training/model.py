@@ -9,7 +9,6 @@ Axes: B questions, L question tokens, D embedding size.
 """
 
 import json
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,10 +37,13 @@ from ragsearch.index.encoder import Pooling, pool
 from ragsearch.spec import TrialSection
 from ragsearch.training.contexts import ContextBuilder, Contexts
 from ragsearch.training.encoder_only import open_encoder_only
+from ragsearch.training.lora import add_adapters, merge, plain_weights, unmerge
 from ragsearch.training.loss import ModelType
 from ragsearch.training.parts import (
     check_complete,
+    check_length,
     first_line,
+    keep_no_activations,
     no_progress_bar,
     open_generator,
     open_question_encoder,
@@ -107,10 +109,24 @@ class TrialModel(ABC):
         self.network.train()
         for part in self.frozen:
             part.eval()
+        if self._is_adapted:
+            unmerge(self.network)
+
+    def stop_training(self) -> None:
+        """Switch dropout off, and have the weights be those that `save` writes."""
+        self.network.eval()
+        if self._is_adapted:
+            merge(self.network)
+
+    @property
+    def _is_adapted(self) -> bool:
+        return self.trial.model.lora.rank is not None
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), tokenizers, decoding settings and `trial.json`."""
-        self.network.save_pretrained(folder)
+        self.stop_training()
+        weights = plain_weights(self.network) if self._is_adapted else None
+        self.network.save_pretrained(folder, state_dict=weights)
         self._save_tokenizers(folder)
         generation_config(self).save_pretrained(folder)
         (folder / TRIAL_FILE).write_text(
@@ -252,38 +268,27 @@ def assemble(trial: TrialSection) -> TrialModel:
     """
     is_closed = trial.model.type == "closed_book"
     model = _assemble_closed_book(trial) if is_closed else _assemble_rag(trial)
-    for part in model.frozen:
-        part.requires_grad_(requires_grad=False)
-    if trial.train.gradient_checkpointing:
-        for part in model.parts:
-            _keep_no_activations(part, trial)
+    for part in model.parts:
+        if part in model.frozen:
+            part.requires_grad_(requires_grad=False)
+        else:
+            _prepare(part, trial)
     return model
 
 
-def _keep_no_activations(part: nn.Module, trial: TrialSection) -> None:
-    """Turn gradient checkpointing on where a part supports it.
-
-    Neither a RAG model as a whole nor DPR's wrapper does; the models inside do.
-    """
-    inner = (module for module in part.modules() if isinstance(module, PreTrainedModel))
-    able = next((module for module in inner if module.supports_gradient_checkpointing), None)
-    if able is None:
-        what = f"a {type(part).__name__} does not support it; leave it out"
-        raise BadInputError.single(
-            trial.model.generator, what, key="trial.train.gradient_checkpointing"
-        )
-    with warnings.catch_warnings():
-        # its new name, `activation_checkpointing_enable`, is younger than Transformers 5.17
-        warnings.simplefilter("ignore", FutureWarning)
-        # the reentrant kind gives no gradient where no input has one, as token ids have none
-        able.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+def _prepare(part: nn.Module, trial: TrialSection) -> None:
+    """Have a part be trained as the trial wants it."""
+    if trial.model.lora.rank is not None:
+        add_adapters(part, trial.model.lora)
+    if trial.train.gradient_checkpointing:
+        keep_no_activations(part, trial)
 
 
 def _assemble_rag(trial: TrialSection) -> RagModel:
     encoder, question_tokenizer, pooling = open_question_encoder(trial.model)
     generator, tokenizer = open_generator(trial)
-    _check_length(trial, "max_source_length", encoder.config)
-    _check_length(trial, "max_context_length", generator.config)
+    check_length(trial, "max_source_length", encoder.config)
+    check_length(trial, "max_context_length", generator.config)
     config = _rag_config(trial, encoder.config, generator.config)
     network = _CLASSES[trial.model.type](config, question_encoder=encoder, generator=generator)
     return RagModel(network, tokenizer, trial, question_tokenizer, pooling)
@@ -291,7 +296,7 @@ def _assemble_rag(trial: TrialSection) -> RagModel:
 
 def _assemble_closed_book(trial: TrialSection) -> ClosedBookModel:
     generator, tokenizer = open_generator(trial)
-    _check_length(trial, "max_context_length", generator.config)
+    check_length(trial, "max_context_length", generator.config)
     return ClosedBookModel(generator, tokenizer, trial)
 
 
@@ -394,14 +399,3 @@ def _rag_config(
     if not hasattr(asked, "bos_token_id"):  # RagSequence, of T5
         asked.bos_token_id = None
     return config
-
-
-def _check_length(trial: TrialSection, key: str, config: PreTrainedConfig) -> None:
-    asked = getattr(trial.train, key)
-    most = getattr(config, "max_position_embeddings", None)
-    if most is not None and asked > most:
-        raise BadInputError.single(
-            config.name_or_path,
-            f"reads at most {most} tokens, not {asked}; lower the key",
-            key=f"trial.train.{key}",
-        )

@@ -111,6 +111,7 @@ class RagModule(pl.LightningModule):
     @override
     def on_validation_epoch_start(self) -> None:
         """Close the training part of the epoch: its times leave validation out."""
+        self.pipeline.model.stop_training()
         self._examples.clear()
         elapsed = time.perf_counter() - self._epoch_started
         n_tokens, waits_s = sum(n for _, n in self._losses), self.pipeline.waits_s

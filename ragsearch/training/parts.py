@@ -5,6 +5,7 @@ A part is named by a folder or a hub id: of a model of its own, or of a whole RA
 Weights are safetensors, opened in float32; a model that lacks some is refused.
 """
 
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
@@ -185,6 +187,44 @@ def _check_generator_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) ->
     else:
         return
     raise BadInputError.single(name, what, key="trial.model.generator")
+
+
+def check_length(trial: TrialSection, key: str, config: PreTrainedConfig) -> None:
+    """Refuse a key of `trial.train` that asks for more tokens than a model reads.
+
+    Raises:
+        BadInputError: If it does.
+    """
+    asked = getattr(trial.train, key)
+    most = getattr(config, "max_position_embeddings", None)
+    if most is not None and asked > most:
+        raise BadInputError.single(
+            config.name_or_path,
+            f"reads at most {most} tokens, not {asked}; lower the key",
+            key=f"trial.train.{key}",
+        )
+
+
+def keep_no_activations(part: nn.Module, trial: TrialSection) -> None:
+    """Turn gradient checkpointing on where a part supports it.
+
+    Neither a RAG model as a whole nor DPR's wrapper does; the models inside do.
+
+    Raises:
+        BadInputError: If nothing in the part does.
+    """
+    inner = (module for module in part.modules() if isinstance(module, PreTrainedModel))
+    able = next((module for module in inner if module.supports_gradient_checkpointing), None)
+    if able is None:
+        what = f"a {type(part).__name__} does not support it; leave it out"
+        raise BadInputError.single(
+            trial.model.generator, what, key="trial.train.gradient_checkpointing"
+        )
+    with warnings.catch_warnings():
+        # its new name, `activation_checkpointing_enable`, is younger than Transformers 5.17
+        warnings.simplefilter("ignore", FutureWarning)
+        # the reentrant kind gives no gradient where no input has one, as token ids have none
+        able.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
 
 
 def check_complete(missing: Collection[str]) -> None:

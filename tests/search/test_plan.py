@@ -106,6 +106,17 @@ def test_the_plan_speaks_to_people(space_of):
     )
 
 
+def test_adafactor_is_counted_with_less_memory_than_adamw(space_of):
+    kept = {
+        name: _plan(
+            space_of(trial={"optim": {"optimizer": name}}, resources={"max_concurrent": 1})
+        ).memory_bytes
+        for name in ("adamw", "adafactor")
+    }
+
+    assert kept["adamw"] > kept["adafactor"]
+
+
 def test_a_search_without_retrieval_has_no_index_to_plan(space_of, tiny):
     model = {"type": "closed_book", "generator": str(tiny.bart)}
     trial = {"model": model, "retrieval": {}}
@@ -115,6 +126,12 @@ def test_a_search_without_retrieval_has_no_index_to_plan(space_of, tiny):
     assert (plan.indexes, plan.search_threads) == ((), 0)
     assert plan.memory_bytes
     assert "index " not in "\n".join(plan.lines())
+
+
+def test_without_a_scheduler_trials_are_compared_at_their_end(space_of):
+    plan = _plan(space_of(search={"scheduler": {"name": "none"}}))
+
+    assert "up to 4; compared at their end" in "\n".join(plan.lines())
 
 
 def test_trials_that_search_by_themselves_need_no_replica(space_of):

@@ -220,13 +220,31 @@ MUTATIONS = {
     "epsilon of adam for adafactor": (
         "learning_rate: 1e-4\n", "learning_rate: 1e-4\n    optimizer: adafactor\n"
         "    adam_epsilon: 1e-6\n", 23,
-        "trial.optim.adam_epsilon: has no use, as optim.optimizer is never adamw; leave it out",
+        "trial.optim.adam_epsilon: has no use, as optim.optimizer is 'adafactor'; leave it out",
+    ),
+    "learning rate of a frozen encoder": (
+        "    generator: models/bart\n  retrieval: {index: one, n_docs: 2}\n  optim:\n",
+        "    generator: models/bart\n    freeze_question_encoder: true\n"
+        "  retrieval: {index: one}\n  optim:\n    question_encoder_lr_ratio: 0.1\n", 22,
+        "trial.optim.question_encoder_lr_ratio: has no use, as model.freeze_question_encoder is"
+        " true; leave it out",
+    ),
+    "layers of a frozen generator to drop": (
+        "    generator: models/bart\n",
+        "    generator: models/bart\n    freeze_generator: true\n", 30,
+        "space.regularisation.dropout: has no use, as model.freeze_generator is true;"
+        " leave it out",
+    ),
+    "scale of adapters that are none": (
+        "    generator: models/bart\n",
+        "    generator: models/bart\n    lora: {alpha: 8}\n", 19,
+        "trial.model.lora.alpha: has no use, as model.lora.rank is null; leave it out",
     ),
     "cycles without restarts": (
         "space:\n", "space:\n  optim.schedule: {choice: [linear, cosine]}\n"
         "  optim.n_cycles: {int: [1, 3]}\n", 27,
-        "space.optim.n_cycles: has no use, as optim.schedule is never cosine_with_restarts;"
-        " leave it out",
+        "space.optim.n_cycles: has no use, as optim.schedule is 'polynomial' or 'linear'"
+        " or 'cosine'; leave it out",
     ),
     "warm-up said twice": (
         "    learning_rate: 1e-4\n", "    learning_rate: 1e-4\n    warmup_steps: 10\n"
@@ -252,8 +270,9 @@ MUTATIONS = {
         "data: has n_test and no test; give the file or drop n_test",
     ),
     "nothing to train": (
-        "    generator: models/bart\n", "    generator: models/bart\n"
-        "    freeze_generator: true\n    freeze_question_encoder: true\n", 16,
+        VALID[VALID.index("    generator:") : VALID.index("search:")],
+        "    generator: models/bart\n    freeze_generator: true\n"
+        "    freeze_question_encoder: true\n  retrieval: {index: one}\n", 16,
         "trial.model: has freeze_question_encoder and freeze_generator, which leaves nothing"
         " to train; drop one",
     ),

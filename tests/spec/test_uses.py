@@ -42,7 +42,7 @@ def test_a_closed_book_search_needs_neither_question_encoder_nor_index(tmp_path:
 def test_what_only_retrieval_has_a_use_for_is_refused_without_it(
     key: str, value: str, tmp_path: Path
 ):
-    what = f"trial.{key}: has no use, as model.type is never rag_sequence or rag_token; leave"
+    what = f"trial.{key}: has no use, as model.type is 'closed_book'; leave"
 
     with pytest.raises(BadInputError, match=what) as caught:
         load_spec(write_space(tmp_path, CLOSED_BOOK), [f"trial.{key}={value}"])

@@ -7,6 +7,7 @@ from transformers import DPRQuestionEncoder
 
 from ragsearch.errors import BadInputError
 from ragsearch.training.model import RagModel, assemble
+from ragsearch.training.parts import keep_no_activations
 from tests.tiny import Tiny
 from tests.training.conftest import MakeTrial
 
@@ -86,3 +87,8 @@ def test_a_folder_that_is_no_model_is_refused(make_trial: MakeTrial, tmp_path: P
     for part in ("question_encoder", "generator"):
         with pytest.raises(BadInputError, match=rf"{tmp_path}"):
             assemble(make_trial("t5", **{f"model__{part}": str(tmp_path)}))
+
+
+def test_a_part_that_cannot_compute_twice_is_refused(make_trial: MakeTrial) -> None:
+    with pytest.raises(BadInputError, match="checkpointing: a Linear does not support"):
+        keep_no_activations(torch.nn.Linear(1, 1), make_trial())
