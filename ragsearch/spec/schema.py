@@ -132,11 +132,17 @@ class ChunkSection(Section):
 
 
 class IndexSection(Section):
-    """One index: which corpus, cut how, embedded by what, searched by which FAISS index."""
+    """One index: which corpus, cut how, embedded by what, searched by which FAISS index.
 
-    corpus: Text
+    Or the folder of an index that is there already.
+    """
+
+    corpus: Text | None = None
     """Texts: jsonl, tsv, csv, parquet with id, title, text; a csv with tabs and no header, of
     title and text; or a folder of text files."""
+    folder: Text | None = None
+    """Index folder that was built or imported before, instead of a corpus; its encoder and its
+    FAISS settings are read from there, and the other keys left out."""
     chunk: ChunkSection | None = None
     """Cut texts into passages of words; by default each text is one passage."""
     encoder: Text
@@ -155,6 +161,13 @@ class IndexSection(Section):
     """Tokens of title and text the context encoder reads."""
     batch_size: Count = 64
     """Passages embedded at a time."""
+
+    @model_validator(mode="after")
+    def _comes_from_one_place(self) -> "IndexSection":
+        if (self.corpus is None) == (self.folder is None):
+            has = "neither corpus nor folder" if self.corpus is None else "corpus and folder"
+            raise ValueError(f"has {has}; give the one or the other")
+        return self
 
 
 class PoolSection(Section):
