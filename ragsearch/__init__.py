@@ -6,24 +6,25 @@ The map: the packages in the order the data travels, each with its modules in th
     quickstart  shipped data and models; files only
 
     spec        a space file becomes a frozen Spec, every mistake with its line
-                  document draft paths schema domains durations keys knobs messages models
-                  rules load
+                  document draft paths section index_section schema domains durations keys
+                  knobs folders messages models rules load
     data        questions and corpora from files, checked row by row
-                  rows ids questions passages chunks check
+                  rows lines ids questions gold passages chunks check
     index       a corpus becomes passages, vectors and FAISS, named by a fingerprint
                   weights pooling encoder store hits fingerprint manifest sketch vectors
-                  place build merge open hf
+                  place build merge open knowledge hf_import hf
     retrieval   the seam `Retriever`, and the pool of replicas behind it
                   retriever stock distributed meter batcher cache wire replica memory placement
                   gauges actors lease routes client start alias info pool
     training    one trial: question to hits to contexts to marginal loss, fit and scored
-                  parts model contexts pipeline loss decode metrics evaluation module fit
+                  parts encoder_only model contexts pipeline loss decode metrics evaluation
+                  module fit
     tracking    MLflow: a run a search, a run a trial
                   search_run trials child
     search      many trials: planned, proposed, stopped, recorded
                   cores plan run launch cluster space scheduler trainable progress record
     results     what one does with a search: look, export, evaluate, ask
-                  leaderboard bundle export card answering evaluate ask
+                  leaderboard bundle export card answering predictions evaluate ask
     bench       what a retrieval call costs, in four designs
                   plan indexes client connections processes designs same costs retrieval
                   report

@@ -46,7 +46,7 @@ from ragsearch.index.sketch import sketch_vectors
 from ragsearch.index.store import Passage, PassageStore, windows, write_passages
 from ragsearch.index.vectors import create, rehearse, search, write
 from ragsearch.index.weights import fingerprint_model
-from ragsearch.spec.schema import ChunkSection, IndexSection
+from ragsearch.spec.index_section import ChunkSection, IndexSection
 
 __all__ = ["build_index", "index_fingerprint"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from ragsearch.data.passages import CorpusRow, iter_corpus
 from ragsearch.index.manifest import FORMAT
 from ragsearch.index.weights import choose_pooling, fingerprint_model, model_config
-from ragsearch.spec.schema import IndexSection
+from ragsearch.spec.index_section import IndexSection
 
 
 class CorpusDigest:

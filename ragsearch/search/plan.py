@@ -16,7 +16,7 @@ from ragsearch.index.manifest import SKETCH_FROM_PASSAGES, check_files, read_man
 from ragsearch.retrieval.memory import readable
 from ragsearch.search.cores import AtOnce, n_replicas, trials_at_once
 from ragsearch.spec import Spec, TrialSection
-from ragsearch.spec.schema import IndexSection
+from ragsearch.spec.index_section import IndexSection
 
 _REPLICA_BYTES = 120 << 20  # a Ray worker with faiss and pyarrow, index pages not counted
 _TORCH_BYTES = 180 << 20  # in a replica that searches with a sketch

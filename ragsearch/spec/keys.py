@@ -11,7 +11,7 @@ from typing import get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from ragsearch.spec.document import KeyPath
-from ragsearch.spec.schema import Section
+from ragsearch.spec.section import Section
 
 
 def section_at(root: type[Section], path: KeyPath) -> type[Section] | None:

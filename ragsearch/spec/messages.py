@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from ragsearch.spec.document import Finding, KeyPath
 from ragsearch.spec.keys import field_at, section_at, suggestion
-from ragsearch.spec.schema import Section
+from ragsearch.spec.section import Section
 
 Context = Mapping[str, object]
 

@@ -10,7 +10,7 @@ from ragsearch.errors import BadInputError
 from ragsearch.index.build import build_index
 from ragsearch.search.plan import make_plan
 from ragsearch.search.run import build_indexes
-from ragsearch.spec.schema import IndexSection
+from ragsearch.spec.index_section import IndexSection
 from tests.tiny import tiny_dpr
 
 
