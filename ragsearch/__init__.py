@@ -6,25 +6,25 @@ The map: the packages in the order the data travels, each with its modules in th
     quickstart  shipped data and models; files only
 
     spec        a space file becomes a frozen Spec, every mistake with its line
-                  document draft paths section trial schema domains durations keys knobs
-                  messages models uses rules load
+                  document draft paths section trial index_section schema domains durations
+                  keys knobs folders messages models uses rules load
     data        questions and corpora from files, checked row by row
-                  rows ids questions passages chunks check
+                  rows lines ids questions gold passages chunks check
     index       a corpus becomes passages, vectors and FAISS, named by a fingerprint
                   weights pooling encoder store hits fingerprint manifest sketch vectors
-                  place build merge open hf
+                  place build merge open knowledge hf_import hf
     retrieval   the seam `Retriever`, and the pool of replicas behind it
                   retriever stock distributed memory meter batcher cache wire server replica
                   placement gauges actors lease routes local client start alias info pool
     training    one trial: question to hits to contexts to marginal loss, fit and scored
-                  parts lora model contexts pipeline loss decode metrics evaluation optimizer
-                  module trace fit
+                  parts encoder_only lora model contexts pipeline loss encoded decode metrics
+                  evaluation optimizer module trace fit
     tracking    MLflow: a run a search, a run a trial
                   search_run trials child
     search      many trials: planned, proposed, stopped, recorded
                   cores plan run launch cluster space scheduler trainable progress record
     results     what one does with a search: look, export, evaluate, ask
-                  leaderboard bundle export card answering evaluate ask
+                  leaderboard bundle export card answering predictions evaluate ask
     bench       what a retrieval call costs, in four designs
                   plan indexes client connections processes designs same costs retrieval
                   report

@@ -165,13 +165,16 @@ def _indexes_of(source: Path, override: list[str], name: str | None) -> "list[In
     from ragsearch.spec import load_spec
 
     indexes = load_spec(source, override).file.indexes
-    if name is None:
-        return list(indexes.values())
-    if name not in indexes:
+    if name is not None and name not in indexes:
         raise BadInputError.single(
             "--index", f"{source} has no index {name!r}; there are: {', '.join(indexes)}"
         )
-    return [indexes[name]]
+    wanted = list(indexes.values()) if name is None else [indexes[name]]
+    to_build = [index for index in wanted if index.corpus is not None]
+    if not to_build:
+        what = "nothing to build: the index is a folder that is there already"
+        raise BadInputError.single(source, what, key=f"indexes.{name or '*'}.folder")
+    return to_build
 
 
 def _index_over(corpus: Path, options: Mapping[str, object]) -> "IndexSection":

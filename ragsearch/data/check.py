@@ -14,6 +14,7 @@ from ragsearch.data.questions import PlacedQuestion, read_placed_questions
 from ragsearch.data.rows import MistakeList
 from ragsearch.errors import BadInputError, Mistake
 from ragsearch.spec import IndexSection, Spec
+from ragsearch.spec.folders import n_passages_in
 
 MAX_PASSAGE_WORDS = 400
 """Texts longer than this must be cut: encoders read at most 512 tokens."""
@@ -54,9 +55,12 @@ def check_inputs(spec: Spec) -> Inputs:
     mistakes: list[Mistake] = []
     questions = {name: _questions(spec, name, mistakes) for name in _files(spec)}
     by_corpus: dict[str, dict[str, IndexSection]] = {}
-    for name, index in spec.file.indexes.items():
-        by_corpus.setdefault(index.corpus, {})[name] = index
     n_passages: dict[str, int] = {}
+    for name, index in spec.file.indexes.items():
+        if index.corpus is not None:
+            by_corpus.setdefault(index.corpus, {})[name] = index
+        elif index.folder is not None:
+            n_passages[name] = n_passages_in(index.folder)
     for corpus, indexes in by_corpus.items():
         survey = _Survey(Path(corpus), indexes, questions)
         n_passages |= survey.n_passages
@@ -65,7 +69,11 @@ def check_inputs(spec: Spec) -> Inputs:
     if mistakes:
         raise BadInputError(mistakes)
     n_test = len(questions["test"]) if "test" in questions else None
-    warnings = (*_short_files(spec, questions), *_shared_questions(spec, questions))
+    warnings = (
+        *_short_files(spec, questions),
+        *_shared_questions(spec, questions),
+        *_unchecked_passages(spec, questions),
+    )
     return Inputs(len(questions["train"]), len(questions["val"]), n_test, n_passages, warnings)
 
 
@@ -189,6 +197,20 @@ def _shared_questions(
             examples = ", ".join(repr(p.question.question) for p in shared[:MAX_EXAMPLES])
             path = _files(spec)[name][0]
             yield f"{len(shared)} questions of {path} are trained on, such as {examples}"
+
+
+def _unchecked_passages(
+    spec: Spec, questions: Mapping[str, list[PlacedQuestion]]
+) -> Iterator[str]:
+    """Tell that gold ids are believed where there is no corpus to look them up in.
+
+    Yields:
+        One warning at most.
+    """
+    folders = [name for name, index in spec.file.indexes.items() if index.corpus is None]
+    if folders and any(placed.question.passage_ids for placed in _all(questions)):
+        names = ", ".join(folders)
+        yield f"whether index {names} has the passage_ids of the questions is not checked"
 
 
 def _normal(placed: PlacedQuestion) -> str:

@@ -21,7 +21,12 @@ from ragsearch.data.passages import CorpusRow, PlacedText, iter_placed_corpus
 from ragsearch.data.rows import MistakeList
 from ragsearch.errors import BadInputError, Mistake
 from ragsearch.index.encoder import TextEncoder
-from ragsearch.index.fingerprint import CorpusDigest, fingerprint_of, index_fingerprint
+from ragsearch.index.fingerprint import (
+    CorpusDigest,
+    corpus_of,
+    fingerprint_of,
+    index_fingerprint,
+)
 from ragsearch.index.manifest import (
     FORMAT,
     MANIFEST_FILE,
@@ -41,7 +46,7 @@ from ragsearch.index.sketch import sketch_vectors
 from ragsearch.index.store import Passage, PassageStore, windows, write_passages
 from ragsearch.index.vectors import create, rehearse, search, write
 from ragsearch.index.weights import fingerprint_model
-from ragsearch.spec.schema import ChunkSection, IndexSection
+from ragsearch.spec.index_section import ChunkSection, IndexSection
 
 __all__ = ["build_index", "index_fingerprint"]
 
@@ -155,11 +160,11 @@ class _Build:
         write_passages(self.folder / PASSAGES_FILE, self._passages(encoder))
         if fingerprint_of(self.settings, self.digest) != self.fingerprint:
             what = "changed while the index was built from it; build again"
-            raise BadInputError.single(self.settings.corpus, what)
+            raise BadInputError.single(corpus_of(self.settings), what)
         store = PassageStore.open(self.folder / PASSAGES_FILE)
         if len(store) < self.settings.shards:
             what = f"{self.settings.shards} shards for {len(store)} passages; ask for fewer"
-            raise BadInputError.single(self.settings.corpus, what, key="shards")
+            raise BadInputError.single(corpus_of(self.settings), what, key="shards")
         vectors = self._embed(encoder, store, report)
         query = vectors[len(vectors) // 2]
         shards = tuple(self._shards(vectors, query, threads))
@@ -176,8 +181,8 @@ class _Build:
 
     def _passages(self, encoder: TextEncoder) -> Iterator[Passage]:
         """Yield every passage, then raise if some were longer than the encoder reads."""
-        too_long = MistakeList(Path(self.settings.corpus))
-        for texts in windows(iter_placed_corpus(Path(self.settings.corpus)), 1024):
+        too_long = MistakeList(corpus_of(self.settings))
+        for texts in windows(iter_placed_corpus(corpus_of(self.settings)), 1024):
             placed = [(text.place, passage) for text in texts for passage in self._cut(text)]
             passages = [passage for _, passage in placed]
             counts = encoder.n_tokens([p.title for p in passages], [p.text for p in passages])

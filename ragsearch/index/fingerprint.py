@@ -11,7 +11,7 @@ from pathlib import Path
 from ragsearch.data.passages import CorpusRow, iter_corpus
 from ragsearch.index.manifest import FORMAT
 from ragsearch.index.weights import choose_pooling, fingerprint_model, model_config
-from ragsearch.spec.schema import IndexSection
+from ragsearch.spec.index_section import IndexSection
 
 
 class CorpusDigest:
@@ -40,9 +40,15 @@ def index_fingerprint(settings: IndexSection) -> str:
         BadInputError: If the corpus or the encoder cannot be used.
     """
     digest = CorpusDigest()
-    for row in iter_corpus(Path(settings.corpus)):
+    for row in iter_corpus(corpus_of(settings)):
         digest.add(row)
     return fingerprint_of(settings, digest)
+
+
+def corpus_of(settings: IndexSection) -> Path:
+    """Return the corpus of settings to build from."""
+    assert settings.corpus is not None, "an index that is there already is not built"
+    return Path(settings.corpus)
 
 
 def fingerprint_of(settings: IndexSection, corpus: CorpusDigest) -> str:

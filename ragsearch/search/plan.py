@@ -12,11 +12,11 @@ from pathlib import Path
 
 from ragsearch.data.check import Inputs
 from ragsearch.errors import BadInputError, Mistake
-from ragsearch.index.manifest import SKETCH_FROM_PASSAGES
+from ragsearch.index.manifest import SKETCH_FROM_PASSAGES, check_files, read_manifest
 from ragsearch.retrieval.memory import readable
 from ragsearch.search.cores import AtOnce, n_replicas, trials_at_once
 from ragsearch.spec import Spec, TrialSection
-from ragsearch.spec.schema import IndexSection
+from ragsearch.spec.index_section import IndexSection
 
 _REPLICA_BYTES = 120 << 20  # a Ray worker with faiss and pyarrow, index pages not counted
 _TORCH_BYTES = 180 << 20  # in a replica that searches with a sketch
@@ -117,9 +117,11 @@ def make_plan(spec: Spec, inputs: Inputs) -> Plan:
 
     Raises:
         BadInputError: If a trial asks for more than this machine has, and Ray runs only here;
-            if question encoder and index have vectors of different width.
+            if question encoder and index have vectors of different width; if an index folder
+            lacks files.
     """
-    mistakes = [*_oversized(spec), *_unequal_widths(spec)]
+    mistakes = [*_damaged_folders(spec)]
+    mistakes = mistakes or [*_oversized(spec), *_unequal_widths(spec)]
     if mistakes:
         raise BadInputError(mistakes)
     at_once = _at_once(spec)
@@ -154,6 +156,18 @@ def rungs(spec: Spec) -> list[int]:
     return epochs
 
 
+def _damaged_folders(spec: Spec) -> Iterator[Mistake]:
+    """Find index folders whose files are not all there, by their sizes."""
+    for name in spec.used_indexes:
+        if (folder := spec.file.indexes[name].folder) is None:
+            continue
+        try:
+            check_files(Path(folder), read_manifest(Path(folder)), contents=False)
+        except BadInputError as error:
+            for mistake in error.mistakes:
+                yield spec.mistake(f"indexes.{name}.folder", f"{mistake.place}: {mistake.what}")
+
+
 def _oversized(spec: Spec) -> Iterator[Mistake]:
     """Find what a trial asks for and this machine has not."""
     if spec.file.resources.cluster != "local":
@@ -173,13 +187,14 @@ def _unequal_widths(spec: Spec) -> Iterator[Mistake]:
     question_encoder = spec.file.trial.model.question_encoder
     width = question_encoder and _hidden_size(question_encoder)
     for name in spec.used_indexes:
-        other = _hidden_size(spec.file.indexes[name].encoder)
+        other = _dimension(spec.file.indexes[name])
         if width and other and width != other:
             what = (
                 f"gives vectors of {other} numbers and {question_encoder} of {width}; choose "
                 "encoders of one width"
             )
-            yield spec.mistake(f"indexes.{name}.encoder", what)
+            is_there = spec.file.indexes[name].folder is not None
+            yield spec.mistake(f"indexes.{name}.{'folder' if is_there else 'encoder'}", what)
 
 
 def _at_once(spec: Spec) -> AtOnce | None:
@@ -211,7 +226,7 @@ def _n_gpus() -> int:
 def _index_plan(spec: Spec, inputs: Inputs, name: str) -> IndexPlan:
     settings = spec.file.indexes[name]
     n_passages = inputs.n_passages[name]
-    dimension = _hidden_size(settings.encoder)
+    dimension = _dimension(settings)
     has_sketch = _has_sketch(settings, n_passages)
     size = None
     if dimension is not None:
@@ -225,6 +240,13 @@ def _index_plan(spec: Spec, inputs: Inputs, name: str) -> IndexPlan:
 def _has_sketch(settings: IndexSection, n_passages: int) -> bool:
     is_flat = settings.faiss == "Flat"
     return is_flat and n_passages >= SKETCH_FROM_PASSAGES * settings.shards
+
+
+def _dimension(settings: IndexSection) -> int | None:
+    """Return the width of an index's vectors, None where it is not known yet."""
+    if settings.folder is not None:
+        return read_manifest(Path(settings.folder)).dimension
+    return _hidden_size(settings.encoder)
 
 
 def _hidden_size(model: str) -> int | None:

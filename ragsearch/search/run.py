@@ -17,7 +17,7 @@ from ragsearch.data.check import check_inputs
 from ragsearch.errors import EveryTrialFailedError, SearchInterruptedError
 from ragsearch.index.build import build_index
 from ragsearch.index.fingerprint import index_fingerprint
-from ragsearch.index.open import PassageIndex
+from ragsearch.index.open import PassageIndex, open_index
 from ragsearch.search.cluster import prepare
 from ragsearch.search.plan import make_plan
 from ragsearch.search.record import SearchRecord, Status, UsedIndex
@@ -101,10 +101,13 @@ def build_indexes(
     opened = {}
     for name in spec.used_indexes:
         settings = spec.file.indexes[name]
-        folder = index_folder(output, index_fingerprint(settings))
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with nullcontext() if progress is None else progress(f"index {name}") as report:
-            opened[name] = build_index(settings, folder, report=report)
+        if settings.folder is not None:
+            opened[name] = open_index(Path(settings.folder))
+        else:
+            folder = index_folder(output, index_fingerprint(settings))
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with nullcontext() if progress is None else progress(f"index {name}") as report:
+                opened[name] = build_index(settings, folder, report=report)
         manifest = opened[name].manifest
         log.info(
             "index %s: %d passages of %d dimensions, fingerprint %s",

@@ -1,7 +1,8 @@
 """A space file from disk to a frozen `Spec`, or every mistake in it at once.
 
-In: a path and overrides. Out: a `Spec`. Reads the space file and `config.json` of local
-models; of data and corpora only whether they exist (`ragsearch.data.check` reads them).
+In: a path and overrides. Out: a `Spec`. Reads the space file, `config.json` of local models and
+`manifest.json` of index folders; of data and corpora only whether they exist
+(`ragsearch.data.check` reads them).
 """
 
 import hashlib
@@ -24,6 +25,7 @@ from ragsearch.spec.document import (
 )
 from ragsearch.spec.domains import Choice, Domain, Ordinal
 from ragsearch.spec.draft import Draft, draft_of, override
+from ragsearch.spec.folders import fill_from_folders
 from ragsearch.spec.messages import findings_of
 from ragsearch.spec.paths import resolve_paths
 from ragsearch.spec.rules import broken_rules, merged
@@ -119,6 +121,7 @@ def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> Spec:
     text = _read_text(Path(path))
     document = override(read_document(text, str(path)), overrides)
     resolve_paths(document.data, Path(path).absolute().parent)
+    fill_from_folders(document.data)
     draft = draft_of(document)
     _name_the_only_index(draft)
     mistakes = document.places.mistakes(_all_findings(document, draft))

@@ -33,8 +33,9 @@ def bad_models(draft: Draft) -> Iterator[Finding]:
     """
     options = [option for path in MODEL_KEYS for option in draft.options(path)]
     for name in draft.names("indexes"):
-        encoder = draft.value("indexes", name, "encoder")
-        options.append(Option(("indexes", name, "encoder"), encoder))
+        if draft.value("indexes", name, "folder") is None:  # else nothing is embedded
+            encoder = draft.value("indexes", name, "encoder")
+            options.append(Option(("indexes", name, "encoder"), encoder))
     for path, model in options:
         if isinstance(model, str) and Path(model).is_absolute():
             yield from (Finding(path, what) for what in _lacks(model))

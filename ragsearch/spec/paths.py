@@ -36,6 +36,7 @@ def resolve_paths(data: dict[str, object], base: Path) -> None:
     indexes = data.get("indexes")
     for index in indexes.values() if isinstance(indexes, dict) else ():
         _change(index, "corpus", as_path)
+        _change(index, "folder", as_path)
         _change(index, "encoder", as_model)
     trial = data.get("trial")
     for path in MODEL_KEYS:

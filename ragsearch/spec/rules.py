@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ragsearch.spec.document import Finding
 from ragsearch.spec.domains import BadDomainError, parse_domain
 from ragsearch.spec.draft import Draft, Option, is_count
+from ragsearch.spec.folders import wrong_folders
 from ragsearch.spec.keys import leaves, suggestion
 from ragsearch.spec.knobs import useless_knobs
 from ragsearch.spec.messages import findings_of, shown
@@ -39,6 +40,7 @@ def broken_rules(draft: Draft) -> Iterator[Finding]:
     yield from lacking_keys(draft)
     yield from bad_models(draft)
     yield from missing_files(draft)
+    yield from wrong_folders(draft)
 
 
 _FIXED = {

@@ -6,7 +6,7 @@ import pytest
 
 from ragsearch.index.build import build_index
 from ragsearch.index.open import PassageIndex
-from ragsearch.spec.schema import IndexSection
+from ragsearch.spec.index_section import IndexSection
 from tests.tiny import Tiny
 
 

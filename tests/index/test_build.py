@@ -17,14 +17,14 @@ from ragsearch.index.build import build_index, cut, index_fingerprint
 from ragsearch.index.encoder import TextEncoder
 from ragsearch.index.manifest import FAISS_FILE, MANIFEST_FILE, PASSAGES_FILE
 from ragsearch.index.open import PassageIndex
-from ragsearch.spec.schema import ChunkSection, IndexSection
+from ragsearch.spec.index_section import ChunkSection, IndexSection
 from tests.tiny import Tiny, tiny_corpus
 
 BUILD = """
 import sys, time
 from pathlib import Path
 from ragsearch.index.build import build_index
-from ragsearch.spec.schema import IndexSection
+from ragsearch.spec.index_section import IndexSection
 
 def report(done, total):
     print("embedding", flush=True)

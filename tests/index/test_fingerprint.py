@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ragsearch.data.passages import CorpusRow
 from ragsearch.errors import BadInputError
 from ragsearch.index.fingerprint import CorpusDigest, index_fingerprint
-from ragsearch.spec.schema import ChunkSection, IndexSection
+from ragsearch.spec.index_section import ChunkSection, IndexSection
 from tests.tiny import Tiny, tiny_dpr
 
 CHANGES = {

@@ -16,7 +16,7 @@ from ragsearch.errors import BadInputError
 from ragsearch.index.build import build_index
 from ragsearch.index.hf import FAISS, PASSAGES, write_hf_dataset
 from ragsearch.index.open import PassageIndex
-from ragsearch.spec.schema import IndexSection
+from ragsearch.spec.index_section import IndexSection
 from tests.tiny import Tiny
 
 

@@ -15,7 +15,7 @@ from ragsearch.index.build import build_index, index_fingerprint
 from ragsearch.index.manifest import FAISS_FILE, MANIFEST_FILE, PASSAGES_FILE
 from ragsearch.index.merge import merge_hits
 from ragsearch.index.open import PassageIndex, open_index
-from ragsearch.spec.schema import IndexSection
+from ragsearch.spec.index_section import IndexSection
 
 FILES = [f"index-{number}-of-3.faiss" for number in range(3)]
 

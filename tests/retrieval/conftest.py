@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ragsearch.index.build import build_index
-from ragsearch.spec.schema import IndexSection
+from ragsearch.spec.index_section import IndexSection
 from tests.tiny import Tiny
 
 

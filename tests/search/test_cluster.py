@@ -22,7 +22,7 @@ from ragsearch.errors import BadInputError, ClusterUnavailableError
 from ragsearch.index.build import build_index
 from ragsearch.search.cluster import Cluster, Node, cluster
 from ragsearch.search.record import SearchRecord
-from ragsearch.spec.schema import IndexSection
+from ragsearch.spec.index_section import IndexSection
 from tests.command import try_ragsearch
 from tests.search.conftest import space_content
 from tests.tiny import Tiny
