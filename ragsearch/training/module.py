@@ -7,12 +7,13 @@ metrics of each epoch, and what waiting for the retriever cost, in `epoch_metric
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from jaxtyping import Float
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
@@ -21,6 +22,7 @@ from typing_extensions import override
 
 from ragsearch.data.questions import Question
 from ragsearch.spec import OptimSection
+from ragsearch.training.contexts import Contexts
 from ragsearch.training.evaluation import Example, evaluate_batch, summarise
 from ragsearch.training.loss import DivergedError, marginal_loss
 from ragsearch.training.pipeline import Labels, Pipeline
@@ -57,37 +59,57 @@ class RagModule(pl.LightningModule):
         Raises:
             DivergedError: If the loss is no longer a finite number.
         """
-        size = self.pipeline.model.trial.train.batch_size
-        parts = [batch[start : start + size] for start in range(0, len(batch), size)]
-        answers = [
-            self.pipeline.labels([question.answers[0] for question in part]) for part in parts
-        ]
-        n_tokens = sum(int(labels.mask.sum()) for labels in answers)
+        pipeline = self.pipeline
+        texts = [question.question for question in batch]
+        labels = pipeline.labels([question.answers[0] for question in batch])
+        n_tokens = int(labels.mask.sum())
         optimizer = cast("torch.optim.Optimizer", self.optimizers())
         optimizer.zero_grad()
+        retrieved = pipeline.retrieve(texts, pipeline.model.trial.retrieval.n_docs)
+        contexts = pipeline.read(texts, retrieved)
+        # each part leaves its gradient here: the question encoder is passed once, at the end
+        live = retrieved.doc_scores
+        scores = live.detach().requires_grad_(live.requires_grad)
         total = 0.0
-        for part, labels in zip(parts, answers, strict=True):
-            loss = self._loss(part, labels) / n_tokens
+        for part in self._parts(contexts, len(batch)):
+            loss = self._loss(part, contexts, scores, labels) / n_tokens
             self.manual_backward(loss)
             total += float(loss.detach())
         if not math.isfinite(total):
             raise DivergedError(f"the training loss is {total}; try a lower learning rate")
+        if live.requires_grad:
+            torch.autograd.backward(live, scores.grad)
         self._losses.append((total, n_tokens))
         optimizer.step()
         cast("LRScheduler", self.lr_schedulers()).step()
 
-    def _loss(self, questions: Sequence[Question], labels: Labels) -> Tensor:
-        pipeline, trial = self.pipeline, self.pipeline.model.trial
-        texts = [question.question for question in questions]
-        retrieved = pipeline.retrieve(texts, trial.retrieval.n_docs)
-        logits = pipeline.logits(pipeline.read(texts, retrieved), retrieved.doc_scores, labels)
+    def _parts(self, contexts: Contexts, n_questions: int) -> Iterator[Tensor]:
+        """Divide the questions of a step among forward passes, by the width of their contexts.
+
+        Yields:
+            Numbers of questions, in their order where one pass is enough.
+        """
+        size = self.pipeline.model.trial.train.batch_size
+        widths = contexts.attention_mask.sum(dim=-1).view(n_questions, -1).amax(dim=-1)
+        order = widths.argsort(stable=True)
+        for start in range(0, n_questions, size):
+            yield order[start : start + size].sort().values
+
+    def _loss(
+        self, part: Tensor, contexts: Contexts, scores: Float[Tensor, "B K"], labels: Labels
+    ) -> Tensor:
+        """Return the sum over the target tokens of some questions."""
+        pipeline, n_docs = self.pipeline, scores.shape[1]
+        rows = (part[:, None] * n_docs + torch.arange(n_docs, device=part.device)).flatten()
+        answers = labels.of(part)
+        logits = pipeline.logits(contexts.rows(rows), scores[part], answers)
         return marginal_loss(
             pipeline.model.kind,
             logits,
-            retrieved.doc_scores,
-            labels.ids,
-            labels.mask,
-            trial.regularisation.label_smoothing,
+            scores[part],
+            answers.ids,
+            answers.mask,
+            pipeline.model.trial.regularisation.label_smoothing,
         ).smoothed.sum()
 
     @override

@@ -10,16 +10,19 @@ Axes: B questions, K passages per question, S context tokens, T answer tokens, V
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput
 
 from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.store import Passage
 from ragsearch.retrieval.retriever import Retriever
 from ragsearch.training.contexts import ContextBuilder, Contexts
+from ragsearch.training.encoded import encoder_states
 from ragsearch.training.loss import DivergedError
 from ragsearch.training.model import RagModel, shift_right
 
@@ -46,6 +49,12 @@ class Labels:
 
     ids: Int64[Tensor, "B T"]
     mask: Bool[Tensor, "B T"]
+
+    def of(self, questions: Int64[Tensor, " R"]) -> "Labels":
+        """Return the answers to some questions, no wider than the longest of them."""
+        mask = self.mask[questions]
+        width = int(mask.sum(dim=-1).max())
+        return Labels(self.ids[questions, :width], mask[:, :width])
 
 
 @dataclass
@@ -146,13 +155,13 @@ class Pipeline:
         self, contexts: Contexts, doc_scores: Float[Tensor, "B K"], labels: Labels
     ) -> Float[Tensor, "BK T V"]:
         """Return the generator's logits on every context, teacher-forced on the labels."""
-        logits: Tensor = self.model.network(
-            context_input_ids=contexts.input_ids,
-            context_attention_mask=contexts.attention_mask,
-            doc_scores=doc_scores,
-            decoder_input_ids=shift_right(self.model, labels.ids),
+        n_docs = doc_scores.shape[1]
+        generator: Any = self.model.generator  # Any: hardly typed
+        logits: Tensor = generator(
+            encoder_outputs=BaseModelOutput(encoder_states(self.model, contexts)),
+            attention_mask=contexts.attention_mask,
+            decoder_input_ids=shift_right(self.model, labels.ids).repeat_interleave(n_docs, 0),
             use_cache=False,
-            n_docs=doc_scores.shape[1],
         ).logits
         return logits
 
