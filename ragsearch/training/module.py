@@ -1,14 +1,16 @@
 """The Lightning module of a trial: loss, optimiser, validation.
 
 In: batches of `Question`s as they are; tokenising belongs to the pipeline. A training batch is
-one optimiser step, however many forward passes it takes. Out: `train/loss`, the `val/...`
-metrics of each epoch, and what waiting for the retriever cost, in `epoch_metrics`.
+one optimiser step, however many forward passes it takes, and says what comes next. Out:
+`train/loss`, the `val/...` metrics of each epoch, and what waiting for the retriever cost, in
+`epoch_metrics`.
 """
 
 import math
 import time
 from collections.abc import Iterator
-from typing import Any, cast
+from concurrent.futures import Future
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -25,10 +27,18 @@ from ragsearch.spec import OptimSection
 from ragsearch.training.contexts import Contexts
 from ragsearch.training.evaluation import Example, evaluate_batch, summarise
 from ragsearch.training.loss import DivergedError, marginal_loss
-from ragsearch.training.pipeline import Labels, Pipeline
+from ragsearch.training.pipeline import Found, Labels, Pipeline, Retrieved
 
 _SCHEDULES = {"constant": "constant_with_warmup"}
 _LR_END = 1e-7  # Transformers' default for the polynomial schedule
+
+
+class Step(NamedTuple):
+    """The questions of one optimiser step."""
+
+    questions: list[Question]
+    following: list[Question]
+    """Those of the next step of this epoch; empty at its end."""
 
 
 class RagModule(pl.LightningModule):
@@ -41,37 +51,38 @@ class RagModule(pl.LightningModule):
         self.network = pipeline.model.network
         self.pipeline = pipeline
         self.epoch_metrics: dict[str, float] = {}
+        self._ahead: Future[Found] | None = None
         self._losses: list[tuple[float, int]] = []
         self._examples: list[Example] = []
         self._epoch_started = 0.0
 
     @override
     def transfer_batch_to_device(
-        self, batch: list[Question], device: torch.device, dataloader_idx: int
-    ) -> list[Question]:
+        self, batch: Step | list[Question], device: torch.device, dataloader_idx: int
+    ) -> Step | list[Question]:
         """Return questions as they are: the pipeline puts their tokens on the device."""
         return batch
 
     @override
-    def training_step(self, batch: list[Question], _: int) -> None:
+    def training_step(self, batch: Step, _: int) -> None:
         """Take one optimiser step on the mean loss of the batch's target tokens.
 
         Raises:
             DivergedError: If the loss is no longer a finite number.
         """
         pipeline = self.pipeline
-        texts = [question.question for question in batch]
-        labels = pipeline.labels([question.answers[0] for question in batch])
+        texts = [question.question for question in batch.questions]
+        labels = pipeline.labels([question.answers[0] for question in batch.questions])
         n_tokens = int(labels.mask.sum())
         optimizer = cast("torch.optim.Optimizer", self.optimizers())
         optimizer.zero_grad()
-        retrieved = pipeline.retrieve(texts, pipeline.model.trial.retrieval.n_docs)
+        retrieved = self._retrieve(texts, batch.following)
         contexts = pipeline.read(texts, retrieved)
         # each part leaves its gradient here: the question encoder is passed once, at the end
         live = retrieved.doc_scores
         scores = live.detach().requires_grad_(live.requires_grad)
         total = 0.0
-        for part in self._parts(contexts, len(batch)):
+        for part in self._parts(contexts, len(texts)):
             loss = self._loss(part, contexts, scores, labels) / n_tokens
             self.manual_backward(loss)
             total += float(loss.detach())
@@ -82,6 +93,16 @@ class RagModule(pl.LightningModule):
         self._losses.append((total, n_tokens))
         optimizer.step()
         cast("LRScheduler", self.lr_schedulers()).step()
+
+    def _retrieve(self, texts: list[str], following: list[Question]) -> Retrieved:
+        """Return this step's passages, and have those of the next one found meanwhile."""
+        asked, pipeline = self.pipeline.model.trial.retrieval, self.pipeline
+        retrieved = pipeline.retrieve(texts, asked.n_docs, self._ahead)
+        self._ahead = None
+        if asked.prefetch and following:
+            later = [question.question for question in following]
+            self._ahead = pipeline.request(later, asked.n_docs)
+        return retrieved
 
     def _parts(self, contexts: Contexts, n_questions: int) -> Iterator[Tensor]:
         """Divide the questions of a step among forward passes, by the width of their contexts.
