@@ -106,6 +106,10 @@ class RetrievalSection(Section):
     nprobe: Count | None = None
     """Effort of a search in an IVF index: cells looked into; by default as the index was
     built, the root of their number."""
+    prefetch: Annotated[int, Field(ge=0, le=1)] = 0
+    """Optimiser steps by which passages are found ahead: with 1, those of the next step are
+    found while this one computes, by the question encoder as it was one step before; document
+    scores are always of the encoder as it is. 0 finds them when they are needed."""
     backend: Literal["pool", "in_process", "torch_distributed"] = "pool"
     """Who searches: `pool`, replicas that all trials share; `in_process`, the trial itself;
     `torch_distributed`, one worker of a trial for all of them."""

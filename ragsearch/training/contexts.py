@@ -29,6 +29,13 @@ class Contexts:
     input_ids: Int64[Tensor, "BK S"]
     attention_mask: Int64[Tensor, "BK S"]
 
+    def rows(self, rows: Int64[Tensor, " R"]) -> "Contexts":
+        """Return some of the contexts, no wider than the longest of them."""
+        mask = self.attention_mask[rows]
+        width = int(mask.sum(dim=-1).max())
+        texts = [self.texts[row] for row in rows.tolist()]
+        return Contexts(texts, self.input_ids[rows, :width], mask[:, :width])
+
 
 class _Context(NamedTuple):
     text: str

@@ -7,12 +7,13 @@ Axes: R rows of contexts, M rows that are read, S context tokens, T answer token
 D width of a state.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn import functional
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 from typing_extensions import override
@@ -107,58 +108,37 @@ class Encoded:
 
 
 def encode_contexts(model: TrialModel, contexts: Contexts) -> Encoded:
-    """Return contexts encoded, those of like length together; the model is not training."""
-    lengths = contexts.attention_mask.sum(dim=-1)
-    order = lengths.argsort()
-    groups = []
+    """Return contexts encoded, to be read many times; the model is not training."""
+    states, mask = encoder_states(model, contexts), contexts.attention_mask
+    generator: Any = model.generator  # Any: hardly typed
+    kept: Cache | None = generator(
+        encoder_outputs=BaseModelOutput(last_hidden_state=states),
+        attention_mask=mask,
+        decoder_input_ids=shift_right(model, contexts.input_ids[:, :1]),  # the start token
+        use_cache=True,
+    ).past_key_values
+    return Encoded(model, states, mask, _layers(kept, states))
+
+
+def encoder_states(model: TrialModel, contexts: Contexts) -> Float[Tensor, "R S D"]:
+    """Return what the encoder makes of contexts, those of like length read together.
+
+    Padding is half of the tokens where contexts are read as they come. States of padding are 0.
+    """
+    encoder: Any = model.generator.get_encoder()  # Any: declared as any module
+    mask = contexts.attention_mask
+    lengths = mask.sum(dim=-1)
+    order, width, groups = lengths.argsort(), mask.shape[1], []
     for start in range(0, len(order), _ROWS_A_GROUP):
         rows = order[start : start + _ROWS_A_GROUP]
-        groups.append((rows, _encode(model, contexts, rows, int(lengths[rows].max()))))
-    width = int(lengths.max())
-    n_layers = min(len(layers) for _, (_, layers) in groups)
-    return Encoded(
-        model,
-        _joined([(rows, states) for rows, (states, _) in groups], dim=1),
-        contexts.attention_mask[:, :width],
-        tuple(
-            _KeysValues(
-                *(
-                    _joined(
-                        [(rows, layers[number][part]) for rows, (_, layers) in groups], dim=2
-                    )
-                    for part in (0, 1)
-                )
-            )
-            for number in range(n_layers)
-        ),
-    )
-
-
-def _encode(
-    model: TrialModel, contexts: Contexts, rows: Int64[Tensor, " M"], width: int
-) -> tuple[Float[Tensor, "M W D"], tuple[_KeysValues, ...]]:
-    """Return the encoder's states of some contexts, and the decoder's keys and values."""
-    generator: Any = model.generator  # Any: hardly typed
-    input_ids = contexts.input_ids[rows, :width]
-    output = generator(
-        input_ids=input_ids,
-        attention_mask=contexts.attention_mask[rows, :width],
-        decoder_input_ids=shift_right(model, input_ids[:, :1]),  # the start token only
-        use_cache=True,
-    )
-    states: Tensor = output.encoder_last_hidden_state
-    return states, _layers(output.past_key_values, states)
-
-
-def _joined(groups: Sequence[tuple[Tensor, Tensor]], dim: int) -> Tensor:
-    """Return the rows of all groups in their order, padded with zeros along one dimension."""
-    widest = groups[-1][1]
-    shape = list(widest.shape)
-    shape[0] = sum(len(rows) for rows, _ in groups)
-    joined = widest.new_zeros(shape)
-    for rows, tensor in groups:
-        joined.narrow(dim, 0, tensor.shape[dim])[rows] = tensor
-    return joined
+        longest = int(lengths[rows[-1]])
+        states: Tensor = encoder(
+            input_ids=contexts.input_ids[rows, :longest],
+            attention_mask=mask[rows, :longest],
+            return_dict=True,
+        ).last_hidden_state
+        groups.append(functional.pad(states, (0, 0, 0, width - longest)))
+    return torch.cat(groups)[order.argsort()]
 
 
 def _layers(kept: Cache | None, states: Float[Tensor, "R S D"]) -> tuple[_KeysValues, ...]:

@@ -8,8 +8,9 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import cast
 
@@ -23,7 +24,7 @@ from ragsearch.retrieval.retriever import Retriever
 from ragsearch.spec import ObjectiveSection, TrialSection
 from ragsearch.training.loss import DivergedError
 from ragsearch.training.model import TrialModel, assemble
-from ragsearch.training.module import RagModule
+from ragsearch.training.module import RagModule, Step
 from ragsearch.training.pipeline import Pipeline
 
 __all__ = ["DivergedError", "EpochReport", "fit_trial"]
@@ -70,12 +71,13 @@ def fit_trial(
     train, val = questions
     pl.seed_everything(seed, verbose=False)
     model = assemble(trial)
-    module = RagModule(Pipeline(model, retriever))
+    pipeline = Pipeline(model, retriever)
+    module = RagModule(pipeline)
     reporter = _Reporter(model, module, objective, report)
-    with _quiet():
+    with _quiet(), closing(pipeline):
         _trainer(trial, reporter).fit(
             module,
-            _loader(train, trial.optim.effective_batch, seed),
+            Steps(_loader(train, trial.optim.effective_batch, seed)),
             _loader(val, trial.train.eval_batch_size),
         )
 
@@ -118,6 +120,22 @@ def _loader(
         generator=order,
         collate_fn=list,
     )
+
+
+class Steps:
+    """The batches of an epoch, each with the one that follows."""
+
+    def __init__(self, batches: DataLoader[list[Question]]) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        """Return the number of steps an epoch."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Step]:
+        """Yield every batch once, the last one with nothing to follow."""
+        batches = chain(self._batches, [[]])
+        yield from (Step(questions, following) for questions, following in pairwise(batches))
 
 
 class _Reporter(pl.Callback):

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int64
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -40,13 +39,12 @@ from ragsearch.training.encoder_only import open_encoder_only
 from ragsearch.training.lora import add_adapters, merge, plain_weights, unmerge
 from ragsearch.training.loss import ModelType
 from ragsearch.training.parts import (
-    check_complete,
     check_length,
     first_line,
     keep_no_activations,
-    no_progress_bar,
     open_generator,
     open_question_encoder,
+    open_whole,
 )
 
 TRIAL_FILE = "trial.json"
@@ -322,7 +320,7 @@ def load(folder: Path, *, encoder_only: bool = False) -> TrialModel:
     try:
         settings = json.loads((folder / TRIAL_FILE).read_text(encoding="utf-8"))
         trial = TrialSection.model_validate(settings["trial"])
-        open_network = open_encoder_only if encoder_only else _open_whole
+        open_network = open_encoder_only if encoder_only else open_whole
         network = open_network(folder, _CLASSES[trial.model.type])
         network.train(mode=False)
         if trial.model.type == "closed_book":
@@ -338,15 +336,6 @@ def load(folder: Path, *, encoder_only: bool = False) -> TrialModel:
         raise BadInputError.single(
             folder, f"cannot be read: {first_line(error)}; export the model again"
         ) from error
-
-
-def _open_whole(folder: Path, network_class: Any) -> Any:  # noqa: ANN401 - hardly typed
-    with no_progress_bar():
-        network, loading = network_class.from_pretrained(
-            folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
-    check_complete(loading["missing_keys"])
-    return network
 
 
 def generation_config(model: TrialModel) -> GenerationConfig:

@@ -1,28 +1,40 @@
 """The Lightning module of a trial: loss, optimiser, validation.
 
 In: batches of `Question`s as they are; tokenising belongs to the pipeline. A training batch is
-one optimiser step, however many forward passes it takes. Out: `train/loss`, the `val/...`
-metrics of each epoch, and what waiting for the retriever cost, in `epoch_metrics`.
+one optimiser step, however many forward passes it takes, and says what comes next. Out:
+`train/loss`, the `val/...` metrics of each epoch, and what waiting for the retriever cost, in
+`epoch_metrics`.
 """
 
 import math
 import time
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import NamedTuple, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from jaxtyping import Float
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from ragsearch.data.questions import Question
+from ragsearch.training.contexts import Contexts
 from ragsearch.training.evaluation import Example, evaluate_batch, summarise
 from ragsearch.training.loss import DivergedError, marginal_loss
 from ragsearch.training.optimizer import make_optimizer, make_schedule, parameter_groups
-from ragsearch.training.pipeline import Labels, Pipeline
+from ragsearch.training.pipeline import Found, Labels, Pipeline, Retrieved
+
+
+class Step(NamedTuple):
+    """The questions of one optimiser step."""
+
+    questions: list[Question]
+    following: list[Question]
+    """Those of the next step of this epoch; empty at its end."""
 
 
 class RagModule(pl.LightningModule):
@@ -35,55 +47,86 @@ class RagModule(pl.LightningModule):
         self.network = pipeline.model.network
         self.pipeline = pipeline
         self.epoch_metrics: dict[str, float] = {}
+        self._ahead: Future[Found] | None = None
         self._losses: list[tuple[float, int]] = []
         self._examples: list[Example] = []
         self._epoch_started = 0.0
 
     @override
     def transfer_batch_to_device(
-        self, batch: list[Question], device: torch.device, dataloader_idx: int
-    ) -> list[Question]:
+        self, batch: Step | list[Question], device: torch.device, dataloader_idx: int
+    ) -> Step | list[Question]:
         """Return questions as they are: the pipeline puts their tokens on the device."""
         return batch
 
     @override
-    def training_step(self, batch: list[Question], _: int) -> None:
+    def training_step(self, batch: Step, _: int) -> None:
         """Take one optimiser step on the mean loss of the batch's target tokens.
 
         Raises:
             DivergedError: If the loss is no longer a finite number.
         """
-        size = self.pipeline.model.trial.train.batch_size
-        parts = [batch[start : start + size] for start in range(0, len(batch), size)]
-        answers = [
-            self.pipeline.labels([question.answers[0] for question in part]) for part in parts
-        ]
-        n_tokens = sum(int(labels.mask.sum()) for labels in answers)
+        pipeline = self.pipeline
+        texts = [question.question for question in batch.questions]
+        labels = pipeline.labels([question.answers[0] for question in batch.questions])
+        n_tokens = int(labels.mask.sum())
         optimizer = cast("torch.optim.Optimizer", self.optimizers())
         optimizer.zero_grad()
+        retrieved = self._retrieve(texts, batch.following)
+        contexts = pipeline.read(texts, retrieved)
+        # each part leaves its gradient here: the question encoder is passed once, at the end
+        live = retrieved.doc_scores
+        scores = live.detach().requires_grad_(live.requires_grad)
         total = 0.0
-        for part, labels in zip(parts, answers, strict=True):
-            loss = self._loss(part, labels) / n_tokens
+        for part in self._parts(contexts, len(texts)):
+            loss = self._loss(part, contexts, scores, labels) / n_tokens
             self.manual_backward(loss)
             total += float(loss.detach())
         if not math.isfinite(total):
             raise DivergedError(f"the training loss is {total}; try a lower learning rate")
+        if live.requires_grad:
+            torch.autograd.backward(live, scores.grad)
         self._losses.append((total, n_tokens))
         optimizer.step()
         cast("LRScheduler", self.lr_schedulers()).step()
 
-    def _loss(self, questions: Sequence[Question], labels: Labels) -> Tensor:
-        pipeline, trial = self.pipeline, self.pipeline.model.trial
-        texts = [question.question for question in questions]
-        retrieved = pipeline.retrieve(texts, trial.retrieval.n_docs)
-        logits = pipeline.logits(pipeline.read(texts, retrieved), retrieved.doc_scores, labels)
+    def _retrieve(self, texts: list[str], following: list[Question]) -> Retrieved:
+        """Return this step's passages, and have those of the next one found meanwhile."""
+        asked, pipeline = self.pipeline.model.trial.retrieval, self.pipeline
+        retrieved = pipeline.retrieve(texts, asked.n_docs, self._ahead)
+        self._ahead = None
+        if asked.prefetch and following:
+            later = [question.question for question in following]
+            self._ahead = pipeline.request(later, asked.n_docs)
+        return retrieved
+
+    def _parts(self, contexts: Contexts, n_questions: int) -> Iterator[Tensor]:
+        """Divide the questions of a step among forward passes, by the width of their contexts.
+
+        Yields:
+            Numbers of questions, in their order where one pass is enough.
+        """
+        size = self.pipeline.model.trial.train.batch_size
+        widths = contexts.attention_mask.sum(dim=-1).view(n_questions, -1).amax(dim=-1)
+        order = widths.argsort(stable=True)
+        for start in range(0, n_questions, size):
+            yield order[start : start + size].sort().values
+
+    def _loss(
+        self, part: Tensor, contexts: Contexts, scores: Float[Tensor, "B K"], labels: Labels
+    ) -> Tensor:
+        """Return the sum over the target tokens of some questions."""
+        pipeline, n_docs = self.pipeline, scores.shape[1]
+        rows = (part[:, None] * n_docs + torch.arange(n_docs, device=part.device)).flatten()
+        answers = labels.of(part)
+        logits = pipeline.logits(contexts.rows(rows), scores[part], answers)
         return marginal_loss(
             pipeline.model.kind,
             logits,
-            retrieved.doc_scores,
-            labels.ids,
-            labels.mask,
-            trial.regularisation.label_smoothing,
+            scores[part],
+            answers.ids,
+            answers.mask,
+            pipeline.model.trial.regularisation.label_smoothing,
         ).smoothed.sum()
 
     @override

@@ -140,6 +140,20 @@ def _open_seq2seq(trial: TrialSection) -> PreTrainedModel:
     return generator
 
 
+def open_whole(folder: Path, network_class: Any) -> Any:  # noqa: ANN401 - hardly typed
+    """Return the model of a folder, every weight of it read.
+
+    Raises:
+        ValueError: If weights are missing.
+    """
+    with no_progress_bar():
+        network, loading = network_class.from_pretrained(
+            folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    check_complete(loading["missing_keys"])
+    return network
+
+
 @contextmanager
 def _translated(name: str, part: str) -> Iterator[None]:
     try:

@@ -8,22 +8,35 @@ Axes: B questions, K passages per question, S context tokens, T answer tokens, V
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
 
 from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.store import Passage
 from ragsearch.retrieval.retriever import Retriever
 from ragsearch.training.contexts import ContextBuilder, Contexts
+from ragsearch.training.encoded import encoder_states
 from ragsearch.training.loss import DivergedError
 from ragsearch.training.model import RagModel, TrialModel, shift_right
 
 _N_KEPT = 65_536  # vectors of questions: 200 MB at 768 dimensions
+
+
+class Found(NamedTuple):
+    """What the retriever says of a batch of questions."""
+
+    hits: Hits
+    passages: list[list[Passage | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,12 @@ class Labels:
     ids: Int64[Tensor, "B T"]
     mask: Bool[Tensor, "B T"]
 
+    def of(self, questions: Int64[Tensor, " R"]) -> "Labels":
+        """Return the answers to some questions, no wider than the longest of them."""
+        mask = self.mask[questions]
+        width = int(mask.sum(dim=-1).max())
+        return Labels(self.ids[questions, :width], mask[:, :width])
+
 
 @dataclass
 class Pipeline:
@@ -63,8 +82,16 @@ class Pipeline:
     def __post_init__(self) -> None:
         self.contexts = self.model.context_builder()
 
-    def retrieve(self, questions: Sequence[str], n_docs: int) -> Retrieved:
+    def retrieve(
+        self, questions: Sequence[str], n_docs: int, ahead: Future[Found] | None = None
+    ) -> Retrieved:
         """Encode the questions and fetch their best passages.
+
+        Args:
+            questions: What to find passages for.
+            n_docs: Passages a question.
+            ahead: What `request` gave for these questions: its passages are waited for and
+                scored by the question encoder as it is now.
 
         Returns:
             `n_docs` passages a question, fewer only as `None`.
@@ -76,14 +103,39 @@ class Pipeline:
             scores = torch.zeros(len(questions), 1, device=self.model.network.device)
             return Retrieved([[None] for _ in questions], scores)
         vectors = self._encode(questions)
-        queries = vectors.detach().float().cpu().numpy()
-        if not np.isfinite(queries).all():
-            raise DivergedError(
-                "the question encoder gives vectors that are not finite; "
-                "try a lower learning rate"
-            )
-        hits, passages = self._search(self.retriever, queries, n_docs)
-        return Retrieved(passages, document_scores(vectors, hits))
+        queries = _queries(vectors)
+        started = time.perf_counter()
+        found = self._find(self.retriever, queries, n_docs) if ahead is None else ahead.result()
+        self.waits_s.append(time.perf_counter() - started)
+        is_stale = ahead is not None and not self.is_frozen
+        scores = document_scores(vectors, found.hits, is_stale=is_stale)
+        return Retrieved(found.passages, scores)
+
+    def request(self, questions: Sequence[str], n_docs: int) -> Future[Found] | None:
+        """Have passages found by a thread, for questions that `retrieve` is given later.
+
+        The encoder reads them without dropout and without gradient, and draws no random number.
+
+        Returns:
+            What to give `retrieve`; None where nobody retrieves.
+
+        Raises:
+            DivergedError: If the question encoder gives vectors that are no numbers.
+        """
+        if self.retriever is None:
+            return None
+        with torch.no_grad(), _evaluating(self._rag.question_encoder):
+            queries = _queries(self._encode(questions))
+        return self._thread.submit(self._find, self.retriever, queries, n_docs)
+
+    @cached_property
+    def _thread(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, thread_name_prefix="retrieval")
+
+    def close(self) -> None:
+        """Wait for a search that nobody waits for any more; may be called twice."""
+        if "_thread" in self.__dict__:
+            self._thread.shutdown(cancel_futures=True)
 
     @property
     def is_frozen(self) -> bool:
@@ -115,16 +167,14 @@ class Pipeline:
                 self._frozen_vectors[question] = vector
         return vector
 
-    def _search(
+    def _find(
         self, retriever: Retriever, queries: Float[np.ndarray, "B D"], n_docs: int
-    ) -> tuple[Hits, list[list[Passage | None]]]:
+    ) -> Found:
         asked = self.model.trial.retrieval
-        started = time.perf_counter()
         hits = retriever.retrieve(queries, n_docs, Knobs(asked.ef_search, asked.nprobe))
         known = hits.ids >= 0
         texts = iter(retriever.passages(hits.ids[known]))
-        self.waits_s.append(time.perf_counter() - started)
-        return hits, [[next(texts) if there else None for there in row] for row in known]
+        return Found(hits, [[next(texts) if there else None for there in row] for row in known])
 
     def read(self, questions: Sequence[str], retrieved: Retrieved) -> Contexts:
         """Return what the generator reads, on its device."""
@@ -150,8 +200,9 @@ class Pipeline:
     ) -> Float[Tensor, "BK T V"]:
         """Return the generator's logits on every context, teacher-forced on the labels."""
         n_docs = doc_scores.shape[1]
-        logits: Tensor = self.model.generator(
-            input_ids=contexts.input_ids,
+        generator: Any = self.model.generator  # Any: hardly typed
+        logits: Tensor = generator(
+            encoder_outputs=BaseModelOutput(encoder_states(self.model, contexts)),
             attention_mask=contexts.attention_mask,
             decoder_input_ids=shift_right(self.model, labels.ids).repeat_interleave(n_docs, 0),
             use_cache=False,
@@ -159,20 +210,48 @@ class Pipeline:
         return logits
 
 
-def document_scores(vectors: Float[Tensor, "B D"], hits: Hits) -> Float[Tensor, "B K"]:
+def _queries(vectors: Float[Tensor, "B D"]) -> Float[np.ndarray, "B D"]:
+    queries = vectors.detach().float().cpu().numpy()
+    if not np.isfinite(queries).all():
+        raise DivergedError(
+            "the question encoder gives vectors that are not finite; try a lower learning rate"
+        )
+    return queries
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Switch dropout off for a while, whichever of its modules have it on."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def document_scores(
+    vectors: Float[Tensor, "B D"], hits: Hits, *, is_stale: bool = False
+) -> Float[Tensor, "B K"]:
     """Return the hits' scores, -inf where there is no passage, with gradients to the questions.
 
     The value is the retriever's, bit for bit: a pool sends vectors in half precision, which is
     enough for a gradient and too coarse to score by. Hence the straight-through form (Bengio et
     al. 2013, arXiv 1308.3432): value of one, gradient of the other.
+
+    Args:
+        vectors: Of the questions, as they are now.
+        hits: What was found for them.
+        is_stale: The hits were found for older vectors: the value is the inner product, too.
     """
     found = torch.tensor(hits.ids >= 0, device=vectors.device)
     scores = torch.tensor(hits.scores, device=vectors.device).masked_fill(~found, 0.0)
-    if vectors.requires_grad:
+    if vectors.requires_grad or is_stale:
         documents = torch.tensor(hits.vectors, device=vectors.device).float()
         # No matrix product: autocast would round it to bfloat16.
         live = (vectors.float()[:, None] * documents).sum(dim=-1)
-        scores = scores + (live - live.detach())
+        scores = live if is_stale else scores + (live - live.detach())
     # An approximate index may find nothing at all: the question alone is read then.
     found[:, 0] |= ~found.any(dim=1)
     return scores.masked_fill(~found, -torch.inf)

@@ -4,15 +4,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Adafactor
 
 from ragsearch.data.questions import Question
+from ragsearch.index.hits import Hits
 from ragsearch.spec import TrialSection
 from ragsearch.training import fit
+from ragsearch.training.contexts import Contexts
 from ragsearch.training.loss import marginal_loss
 from ragsearch.training.model import assemble, load
 from ragsearch.training.module import RagModule
@@ -45,7 +48,7 @@ def train_steps(
         pl.seed_everything(0, verbose=False)
         module = RagModule(Pipeline(assemble(trial), retriever))
         loaders = (
-            fit._loader(train[:8], trial.optim.effective_batch),
+            fit.Steps(fit._loader(train[:8], trial.optim.effective_batch)),
             fit._loader(train[8:10], trial.train.eval_batch_size),
         )
         with fit._quiet():
@@ -389,6 +392,62 @@ def test_accumulation_changes_no_step(
     assert gradients[0].keys() == gradients[1].keys() != set()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["rag_sequence", "rag_token"])
+def test_parts_of_a_step_leave_the_gradient_of_the_whole(
+    kind: str, make_trial: MakeTrial, retriever: FakeRetriever, train: list[Question]
+) -> None:
+    """The question encoder included, which is passed once for all parts."""
+    gradients: list[dict[str, Tensor]] = []
+    asked = Counting(retriever._passages, retriever._vectors)
+
+    for size in (8, 3):
+        trial = make_trial(
+            model__type=kind,
+            optim__max_grad_norm=1000.0,
+            train__batch_size=size,
+            optim__effective_batch=8,
+        )
+        module = RagModule(Pipeline(assemble(trial), asked))
+        for layer in module.modules():
+            if isinstance(layer, nn.Dropout):  # drawn by shape, and parts have others
+                layer.p = 0.0
+        probe = Probe(lambda module: gradients.append(gradients_of(module)))
+        with fit._quiet():
+            fit._trainer(trial, probe).fit(module, fit.Steps(fit._loader(train[:8], 8)))
+
+    assert asked.n_calls == 2
+    names = gradients[0].keys()
+    assert gradients[1].keys() == names
+    assert any("question_encoder" in name for name in names)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+class Counting(FakeRetriever):
+    """Counts how often it is asked."""
+
+    n_calls = 0
+
+    def retrieve(self, queries: np.ndarray, n_docs: int, *rest: object) -> Hits:
+        """Return the nearest passages."""
+        self.n_calls += 1
+        return super().retrieve(queries, n_docs, *rest)
+
+
+def test_the_parts_of_a_step_hold_questions_of_like_width(
+    make_trial: MakeTrial, retriever: FakeRetriever
+) -> None:
+    module = RagModule(Pipeline(assemble(make_trial(train__batch_size=2)), retriever))
+    widths = [9, 3, 8, 2, 5, 5, 7, 1, 4, 4]  # of two contexts a question
+    mask = torch.tensor([[1] * width + [0] * (9 - width) for width in widths])
+    contexts = Contexts([""] * 10, mask, mask)
+
+    parts = [part.tolist() for part in module._parts(contexts, 5)]
+
+    assert parts == [[2, 4], [1, 3], [0]]
+    assert contexts.rows(torch.tensor([4, 5])).input_ids.shape == (2, 5)
 
 
 def gradients_of(module: RagModule) -> dict[str, Tensor]:
