@@ -92,6 +92,15 @@ def gloo_group(
         dist.destroy_process_group()
 
 
+def gloo_among_all() -> dist.ProcessGroup:
+    """Return a group of all processes that train together, for what lies in plain memory.
+
+    All of them have to ask, in a process group that is there already.
+    """
+    group: dist.ProcessGroup = dist.new_group(backend="gloo")
+    return group
+
+
 class DistributedRetriever:
     """A group of processes that search with the retriever of the first.
 

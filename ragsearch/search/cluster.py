@@ -12,13 +12,14 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import ragsearch
 from ragsearch.errors import BadInputError, ClusterUnavailableError
+from ragsearch.spec.schema import PerTrialSection
 
 LOCAL = "local"
 
@@ -45,7 +46,7 @@ class Node:
     gpus: float
 
     def n_fit(self, cpu: float, gpu: float) -> int:
-        """Return how many trials it holds at a time when idle."""
+        """Return how many workers of trials it holds at a time when idle."""
         by_cpu = int(self.cpus / cpu)
         return min(by_cpu, int(self.gpus / gpu)) if gpu else by_cpu
 
@@ -70,34 +71,39 @@ class Cluster:
         """GPUs of all nodes."""
         return sum(node.gpus for node in self.nodes)
 
-    def n_fit(self, cpu: float, gpu: float) -> int:
-        """Return how many trials all nodes hold at a time when idle."""
-        return sum(node.n_fit(cpu, gpu) for node in self.nodes)
+    def n_fit(self, asked: PerTrialSection) -> int:
+        """Return how many trials all nodes hold at a time when idle.
 
-    def check_fits(self, cpu: float, gpu: float) -> None:
+        The workers of a trial need not be on one node.
+        """
+        return _n_fit(self.nodes, asked)
+
+    def check_fits(self, asked: PerTrialSection) -> None:
         """Refuse trials that Tune would wait for without a word, for ever.
 
-        Args:
-            cpu: CPUs a trial occupies.
-            gpu: GPUs a trial occupies.
-
         Raises:
-            BadInputError: If no node could hold a trial even when idle.
+            BadInputError: If the cluster could not hold a trial even when idle.
         """
-        if not self.n_fit(cpu, gpu):
+        is_one = asked.workers == 1
+        wants = f"{asked.cpu:g} CPU, {asked.gpu:g} GPU"
+        if not is_one:
+            wants = f"{asked.workers} workers of {wants} each"
+        if not self.n_fit(asked):
             offers = " or ".join(
                 sorted({f"{n.cpus:g} CPU, {n.gpus:g} GPU" for n in self.nodes})
             )
+            nodes = "a node" if is_one else f"each of the {len(self.nodes)} nodes"
             raise BadInputError.single(
                 "resources.per_trial",
-                f"a trial wants {cpu:g} CPU, {gpu:g} GPU, but a node of the cluster has "
-                f"{offers}; lower it, or join a larger cluster with resources.cluster",
+                f"a trial wants {wants}, but {nodes} of the cluster has {offers}; lower it, or "
+                "join a larger cluster with resources.cluster",
             )
-        if not any(node.n_fit(cpu, gpu) for node in _free()):
-            log.warning(
-                "the cluster is busy: trials wait until a node has %g CPU and %g GPU free",
-                cpu, gpu,
-            )  # fmt: skip
+        if not _n_fit(_free(), asked):
+            log.warning("the cluster is busy: trials wait until %s are free", wants)
+
+
+def _n_fit(nodes: Iterable[Node], asked: PerTrialSection) -> int:
+    return sum(node.n_fit(asked.cpu, asked.gpu) for node in nodes) // asked.workers
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def trials_at_once(spec: Spec, n_fit: int, cores: float) -> AtOnce:
     """
     resources, asked = spec.file.resources, spec.file.resources.max_concurrent
     n_wanted = max(min(n_fit, spec.file.budget.trials, asked or n_fit), 1)
-    searches, cpu = _searches(spec), resources.per_trial.cpu
+    searches, cpu = _searches(spec), resources.per_trial.all_cpu
     busy = _busy(n_wanted, cpu, searches)
     if busy <= cores:
         return AtOnce(n_wanted, "")

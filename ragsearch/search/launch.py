@@ -35,7 +35,7 @@ def run_trials(spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex
     resources, end = spec.file.resources, EndOfSearch(spec.file.budget.wall_s)
     with ExitStack() as stack:
         joined = stack.enter_context(cluster(resources.cluster))
-        joined.check_fits(resources.per_trial.cpu, resources.per_trial.gpu)
+        joined.check_fits(resources.per_trial)
         job = TrialJob(
             spec,
             {
@@ -72,8 +72,7 @@ def reachable(spec: Spec, index: PassageIndex, search: str) -> Iterator[IndexAdd
 
 def _most_at_once(spec: Spec, joined: Cluster) -> int | None:
     """Return the limit to trials at a time; None where Ray's placing is enough."""
-    asked = spec.file.resources.per_trial
-    n_fit = joined.n_fit(asked.cpu, asked.gpu)
+    n_fit = joined.n_fit(spec.file.resources.per_trial)
     n_trials, warning = trials_at_once(spec, n_fit, joined.cpus)
     if warning and not joined.is_private:  # of this machine the plan has told it
         log.warning("%s", warning)
@@ -142,7 +141,10 @@ def _tuner(
     file = job.spec.file
     per_trial = file.resources.per_trial
     trainable = tune.with_resources(
-        partial(run_trial, job=job), {"cpu": per_trial.cpu, "gpu": per_trial.gpu}
+        partial(run_trial, job=job),
+        tune.PlacementGroupFactory(
+            per_trial.workers * [{"CPU": per_trial.cpu, "GPU": per_trial.gpu}]
+        ),
     )
     study = f"sqlite:///{record.folder / 'study.db'}"
     return tune.Tuner(

@@ -15,7 +15,7 @@ from ragsearch.errors import BadInputError, Mistake
 from ragsearch.index.manifest import SKETCH_FROM_PASSAGES, check_files, read_manifest
 from ragsearch.retrieval.memory import readable
 from ragsearch.search.cores import AtOnce, n_replicas, trials_at_once
-from ragsearch.spec import Spec, TrialSection
+from ragsearch.spec import Spec
 from ragsearch.spec.index_section import IndexSection
 
 _REPLICA_BYTES = 120 << 20  # a Ray worker with faiss and pyarrow, index pages not counted
@@ -134,12 +134,12 @@ def make_plan(spec: Spec, inputs: Inputs) -> Plan:
         rungs=tuple(rungs(spec)),
         concurrent=concurrent,
         cores=_machine()["cpu"] if spec.file.resources.cluster == "local" else None,
-        cpu=spec.file.resources.per_trial.cpu,
+        cpu=spec.file.resources.per_trial.all_cpu,
         search_threads=sum(index.replicas for index in indexes) * spec.file.pool.threads,
         n_train=inputs.n_train,
         n_val=inputs.n_val,
         indexes=indexes,
-        memory_bytes=_memory(spec.file.trial, indexes, concurrent),
+        memory_bytes=_memory(spec, indexes, concurrent),
         warnings=(*inputs.warnings, *filter(None, [at_once and at_once.warning])),
     )
 
@@ -173,7 +173,7 @@ def _oversized(spec: Spec) -> Iterator[Mistake]:
     if spec.file.resources.cluster != "local":
         return
     asked, have = spec.file.resources.per_trial, _machine()
-    for kind, want in (("cpu", asked.cpu), ("gpu", asked.gpu)):
+    for kind, want in (("cpu", asked.all_cpu), ("gpu", asked.all_gpu)):
         if want > have[kind]:
             what = (
                 f"a trial asks for {want:g} and this machine has {have[kind]}; ask for less "
@@ -204,9 +204,9 @@ def _at_once(spec: Spec) -> AtOnce | None:
         most = resources.max_concurrent
         return None if most is None else AtOnce(most, "")
     asked, have = resources.per_trial, _machine()
-    fit = [int(have["cpu"] / asked.cpu)]
+    fit = [int(have["cpu"] / asked.all_cpu)]
     if asked.gpu:
-        fit.append(int(have["gpu"] / asked.gpu))
+        fit.append(int(have["gpu"] / asked.all_gpu))
     return trials_at_once(spec, min(fit), have["cpu"])
 
 
@@ -275,9 +275,8 @@ def _index_bytes(faiss: str, n_passages: int, dimension: int) -> int:
     return n_passages * (code + links + ids)
 
 
-def _memory(
-    trial: TrialSection, indexes: tuple[IndexPlan, ...], concurrent: int | None
-) -> int | None:
+def _memory(spec: Spec, indexes: tuple[IndexPlan, ...], concurrent: int | None) -> int | None:
+    trial = spec.file.trial
     models = filter(None, (trial.model.question_encoder, trial.model.generator))
     parts = [_weights(model) for model in models]
     sizes = [*parts, *(index.index_bytes for index in indexes)]
@@ -289,7 +288,8 @@ def _memory(
         + index.replicas * (_REPLICA_BYTES + _TORCH_BYTES * index.has_sketch)
         for index in indexes
     )
-    return served + concurrent * (_TRIAL_BYTES + _COPIES[trial.optim.optimizer] * weights)
+    n_processes = concurrent * spec.file.resources.per_trial.workers
+    return served + n_processes * (_TRIAL_BYTES + _COPIES[trial.optim.optimizer] * weights)
 
 
 def _weights(model: str) -> int | None:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from ragsearch.index.open import PassageIndex
     from ragsearch.retrieval.client import PoolClient
     from ragsearch.retrieval.retriever import Retriever
+    from ragsearch.training.fit import EpochReport
+    from ragsearch.training.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -58,53 +60,73 @@ def folder_name(number: object) -> str:
 
 
 def run_trial(config: dict[str, object], job: TrialJob) -> None:
-    """Fine-tune one configuration and report each validation to Tune."""
-    import torch
-    from ray import tune
+    """Fine-tune one configuration, with all its workers, and report each validation to Tune."""
+    from ragsearch.search.workers import workers_of_trial
 
-    from ragsearch.training.fit import EpochReport, fit_trial
+    train = partial(_train, config, job)
+    with workers_of_trial(job.spec.file.resources.per_trial, train) as workers:
+        train(workers)
+
+
+def _train(config: dict[str, object], job: TrialJob, workers: "Workers") -> None:
+    """Be one worker of a trial; the first one reports."""
+    import torch
+
+    from ragsearch.training.fit import fit_trial
 
     file = job.spec.file
     torch.set_num_threads(max(1, int(file.resources.per_trial.cpu)))
     trial = job.spec.trial_with(varied(config))
-
-    def report(state: EpochReport) -> None:
-        metrics = {"epoch": state.epoch, LAST_KEY: state.is_last, **state.metrics}
-        if not state.is_best:
-            tune.report(metrics)
-            return
-        with tempfile.TemporaryDirectory(prefix="ragsearch-") as folder:
-            state.save(Path(folder))
-            tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
-
     questions = (
         _questions(file.data.train, file.data.n_train),
         _questions(file.data.val, file.data.n_val),
     )
     number = config[TRIAL_KEY]
-    trace = job.folder / folder_name(number) / TRACE_FILE if trial.train.profile else None
-    with _retriever(job, trial, f"trial {number}") as retriever, traced(trace):
+    is_traced = trial.train.profile and workers.rank == 0
+    trace = job.folder / folder_name(number) / TRACE_FILE if is_traced else None
+    with _retriever(job, trial, f"trial {number}", workers) as retriever, traced(trace):
         fit_trial(
-            trial, questions, retriever, report, objective=file.objectives[0], seed=file.seed
+            trial,
+            questions,
+            retriever,
+            _report if workers.rank == 0 else lambda _: None,
+            objective=file.objectives[0],
+            seed=file.seed,
+            workers=workers,
         )
 
 
+def _report(state: "EpochReport") -> None:
+    from ray import tune
+
+    metrics = {"epoch": state.epoch, LAST_KEY: state.is_last, **state.metrics}
+    if not state.is_best:
+        tune.report(metrics)
+        return
+    with tempfile.TemporaryDirectory(prefix="ragsearch-") as folder:
+        state.save(Path(folder))
+        tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
 def _retriever(
-    job: TrialJob, trial: TrialSection, who: str
+    job: TrialJob, trial: TrialSection, who: str, workers: "Workers"
 ) -> AbstractContextManager["Retriever | None"]:
     if trial.model.type not in RAG_TYPES:
         return nullcontext()
-    return retriever_of(job.indexes[trial.retrieval.index], trial, who)
+    return retriever_of(job.indexes[trial.retrieval.index], trial, who, workers)
 
 
 @contextmanager
-def retriever_of(address: IndexAddress, trial: TrialSection, who: str) -> Iterator["Retriever"]:
+def retriever_of(
+    address: IndexAddress, trial: TrialSection, who: str, workers: "Workers | None" = None
+) -> Iterator["Retriever"]:
     """Have somebody find passages for a trial, while the block lasts.
 
     Args:
         address: Where the index is.
         trial: Its configuration.
         who: Its name in error messages.
+        workers: Those of the trial, where there are several; all of them enter the block.
 
     Yields:
         Whoever finds them.
@@ -124,13 +146,19 @@ def retriever_of(address: IndexAddress, trial: TrialSection, who: str) -> Iterat
 
     local = InProcessRetriever(_index(address), who=who)
     if trial.retrieval.backend == "torch_distributed":
-        from ragsearch.retrieval.distributed import DistributedRetriever, gloo_group
+        from ragsearch.retrieval.distributed import (
+            DistributedRetriever,
+            gloo_among_all,
+            gloo_group,
+        )
 
+        if workers is not None and workers.n > 1:
+            yield DistributedRetriever(local, gloo_among_all(), who=who)
+            return
         if sys.platform == "linux":  # a group of one machine need not be heard outside
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         with (
             tempfile.TemporaryDirectory(prefix="ragsearch-") as folder,
-            # a trial is one process, and so is its group
             gloo_group(f"file://{folder}/group", 0, 1) as group,
         ):
             yield DistributedRetriever(local, group, who=who)

@@ -168,9 +168,31 @@ class PerTrialSection(Section):
     """What one trial occupies."""
 
     cpu: Positive = 1.0
-    """CPU cores; also the threads torch uses, rounded down, at least one."""
+    """CPU cores of a worker; also the threads torch uses, rounded down, at least one."""
     gpu: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """GPUs, fractions allowed: 0.5 lets two trials share one; a trial uses at most one."""
+    """GPUs of a worker, fractions allowed: 0.5 lets two trials share one."""
+    workers: Count = 1
+    """Processes that train one model together, each on its share of every batch: the result is
+    that of one worker, up to the order of sums and the draws of dropout."""
+
+    @model_validator(mode="after")
+    def _workers_have_whole_gpus(self) -> "PerTrialSection":
+        if self.workers > 1 and 0 < self.gpu < 1:
+            raise ValueError(
+                f"{self.workers} workers cannot share GPUs ({self.gpu:g} each); set gpu to 1 "
+                "or to 0, or leave one worker"
+            )
+        return self
+
+    @property
+    def all_cpu(self) -> float:
+        """CPU cores of all workers."""
+        return self.workers * self.cpu
+
+    @property
+    def all_gpu(self) -> float:
+        """GPUs of all workers."""
+        return self.workers * self.gpu
 
 
 class ResourcesSection(Section):

@@ -22,6 +22,7 @@ from ragsearch.training.metrics import (
     rouge_l,
 )
 from ragsearch.training.pipeline import Pipeline, Retrieved
+from ragsearch.training.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ def evaluate_batch(pipeline: Pipeline, questions: Sequence[Question]) -> list[Ex
     asked = pipeline.model.trial.retrieval.n_docs
     texts = [question.question for question in questions]
     found = pipeline.retrieve(texts, max(asked, *RECALL_AT))
+    if not questions:  # a worker without a share: it retrieved only to meet the others
+        return []
     used = found.first(asked)
     n_docs = used.doc_scores.shape[1]
     contexts = pipeline.read(texts, used)
@@ -159,27 +162,35 @@ def _batches(pipeline: Pipeline, questions: Sequence[Question]) -> Iterator[Sequ
     yield from (questions[start : start + size] for start in range(0, len(questions), size))
 
 
-def summarise(examples: Sequence[Example], *, recall: bool = True) -> dict[str, float]:
+def summarise(
+    examples: Sequence[Example], *, recall: bool = True, workers: Workers = Workers()
+) -> dict[str, float]:
     """Return average scores of examples.
 
     Args:
         examples: What was answered.
         recall: Whether passages were retrieved, of which there may be recall.
+        workers: Who answered together, each some of the examples.
 
     Returns:
         `em`, `f1`, `rouge_l`, `nll` a token, and `recall_at_k` and `mrr_at_k`.
     """
-    n = len(examples)
+    sums = {
+        "em": math.fsum(example.em for example in examples),
+        "f1": math.fsum(example.f1 for example in examples),
+        "rouge_l": math.fsum(example.rouge_l for example in examples),
+        **(_sums_of_ranks(examples, RECALL_AT) if recall else {}),
+    }
+    n, nll, n_tokens, *totals = workers.total(
+        float(len(examples)),
+        math.fsum(example.nll for example in examples),
+        math.fsum(example.n_tokens for example in examples),
+        *sums.values(),
+    )
     if not n:
         return {}
-    return {
-        "em": math.fsum(example.em for example in examples) / n,
-        "f1": math.fsum(example.f1 for example in examples) / n,
-        "rouge_l": math.fsum(example.rouge_l for example in examples) / n,
-        "nll": math.fsum(example.nll for example in examples)
-        / sum(example.n_tokens for example in examples),
-        **(summarise_retrieval(examples) if recall else {}),
-    }
+    averages = {name: total / n for name, total in zip(sums, totals, strict=True)}
+    return averages | {"nll": nll / n_tokens}
 
 
 def summarise_retrieval(
@@ -196,14 +207,19 @@ def summarise_retrieval(
         for the largest k `mrr_at_k`, the mean of 1 / (place of the first one), 0 where there
         is none.
     """
-    n, ranks = len(retrievals), [retrieval.rank for retrieval in retrievals]
-    summary = {
-        f"recall_at_{k}": sum(rank is not None and rank < k for rank in ranks) / n for k in at
+    sums = _sums_of_ranks(retrievals, at)
+    return {name: total / len(retrievals) for name, total in sums.items()}
+
+
+def _sums_of_ranks(retrievals: Sequence[Retrieval], at: Sequence[int]) -> dict[str, float]:
+    ranks = [retrieval.rank for retrieval in retrievals]
+    sums: dict[str, float] = {
+        f"recall_at_{k}": math.fsum(rank is not None and rank < k for rank in ranks) for k in at
     }
     deepest = max(at)
     reciprocal = (1 / (rank + 1) for rank in ranks if rank is not None and rank < deepest)
-    summary[f"mrr_at_{deepest}"] = math.fsum(reciprocal) / n
-    return summary
+    sums[f"mrr_at_{deepest}"] = math.fsum(reciprocal)
+    return sums
 
 
 def weights(retrieved: Retrieved) -> list[list[float]]:

@@ -7,7 +7,7 @@ saved by its `save`.
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -26,6 +26,7 @@ from ragsearch.training.loss import DivergedError
 from ragsearch.training.model import TrialModel, assemble
 from ragsearch.training.module import RagModule, Step
 from ragsearch.training.pipeline import Pipeline
+from ragsearch.training.workers import Workers
 
 __all__ = ["DivergedError", "EpochReport", "fit_trial"]
 
@@ -46,7 +47,7 @@ class EpochReport:
     """Write the model as it is now into a folder."""
 
 
-def fit_trial(
+def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     trial: TrialSection,
     questions: tuple[Sequence[Question], Sequence[Question]],
     retriever: Retriever | None,
@@ -54,6 +55,7 @@ def fit_trial(
     *,
     objective: ObjectiveSection,
     seed: int,
+    workers: Workers = Workers(),
 ) -> None:
     """Fine-tune one configuration and report after every epoch.
 
@@ -64,6 +66,8 @@ def fit_trial(
         report: Called after each validation.
         objective: Decides which epoch is the best.
         seed: Of dropout, and of the order of questions.
+        workers: Who trains it together; each of them calls this with its own, and reports the
+            same.
 
     Raises:
         DivergedError: If a loss or the question encoder's output is no longer finite.
@@ -71,14 +75,16 @@ def fit_trial(
     train, val = questions
     pl.seed_everything(seed, verbose=False)
     model = assemble(trial)
+    if workers.rank:
+        torch.manual_seed(seed + workers.rank)  # dropout of its own, on questions of its own
     pipeline = Pipeline(model, retriever)
-    module = RagModule(pipeline)
+    module = RagModule(pipeline, workers)
     reporter = _Reporter(model, module, objective, report)
     with _quiet(), closing(pipeline):
         _trainer(trial, reporter).fit(
             module,
-            Steps(_loader(train, trial.optim.effective_batch, seed)),
-            _loader(val, trial.train.eval_batch_size),
+            Steps(_loader(train, trial.optim.effective_batch, seed), workers),
+            Shares(_loader(val, workers.n * trial.train.eval_batch_size), workers),
         )
 
 
@@ -122,20 +128,37 @@ def _loader(
     )
 
 
-class Steps:
-    """The batches of an epoch, each with the one that follows."""
+class Shares:
+    """A worker's share of every batch: as many for each worker, some of them empty."""
 
-    def __init__(self, batches: DataLoader[list[Question]]) -> None:
-        self._batches = batches
+    def __init__(self, batches: DataLoader[list[Question]], workers: Workers) -> None:
+        self._batches, self._workers = batches, workers
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[Question]]:
+        """Yield the share of every batch."""
+        yield from map(self._workers.share, self._batches)
+
+
+class Steps:
+    """A worker's share of the batches of an epoch, each with the one that follows."""
+
+    def __init__(self, batches: DataLoader[list[Question]], workers: Workers) -> None:
+        self._shares = Shares(batches, workers)
 
     def __len__(self) -> int:
         """Return the number of steps an epoch."""
-        return len(self._batches)
+        return len(self._shares)
 
     def __iter__(self) -> Iterator[Step]:
-        """Yield every batch once, the last one with nothing to follow."""
-        batches = chain(self._batches, [[]])
-        yield from (Step(questions, following) for questions, following in pairwise(batches))
+        """Yield every share once, the last one with nothing to follow."""
+        shares: Iterable[list[Question] | None] = chain(self._shares, [None])
+        for questions, following in pairwise(shares):
+            assert questions is not None, "only the last one is followed by none"
+            yield Step(questions, following)
 
 
 class _Reporter(pl.Callback):

@@ -27,28 +27,35 @@ from ragsearch.training.evaluation import Example, evaluate_batch, summarise
 from ragsearch.training.loss import DivergedError, marginal_loss
 from ragsearch.training.optimizer import make_optimizer, make_schedule, parameter_groups
 from ragsearch.training.pipeline import Found, Labels, Pipeline, Retrieved
+from ragsearch.training.workers import Workers
 
 
 class Step(NamedTuple):
     """The questions of one optimiser step."""
 
     questions: list[Question]
-    following: list[Question]
-    """Those of the next step of this epoch; empty at its end."""
+    following: list[Question] | None
+    """Those of the next step of this epoch; None at its end."""
 
 
 class RagModule(pl.LightningModule):
-    """Trains a pipeline's model through the marginal loss."""
+    """Trains a pipeline's model through the marginal loss.
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    Args:
+        pipeline: What is trained.
+        workers: Who trains it together, each on its share of every batch.
+    """
+
+    def __init__(self, pipeline: Pipeline, workers: Workers = Workers()) -> None:
         super().__init__()
         # Lightning's own accumulation averages averages; here every token weighs the same.
         self.automatic_optimization = False
         self.network = pipeline.model.network
         self.pipeline = pipeline
+        self.workers = workers
         self.epoch_metrics: dict[str, float] = {}
         self._ahead: Future[Found] | None = None
-        self._losses: list[tuple[float, int]] = []
+        self._losses: list[tuple[float, float]] = []
         self._examples: list[Example] = []
         self._epoch_started = 0.0
 
@@ -66,14 +73,33 @@ class RagModule(pl.LightningModule):
         Raises:
             DivergedError: If the loss is no longer a finite number.
         """
-        pipeline = self.pipeline
         texts = [question.question for question in batch.questions]
-        labels = pipeline.labels([question.answers[0] for question in batch.questions])
-        n_tokens = int(labels.mask.sum())
+        labels = self.pipeline.labels([question.answers[0] for question in batch.questions])
+        n_tokens = self.workers.total(float(labels.mask.sum()))[0]
         optimizer = cast("torch.optim.Optimizer", self.optimizers())
         optimizer.zero_grad()
         retrieved = self._retrieve(texts, batch.following)
-        contexts = pipeline.read(texts, retrieved)
+        mine = self._leave_gradients(texts, retrieved, labels, n_tokens) if texts else 0.0
+        total = self.workers.total(mine)[0]
+        if not math.isfinite(total):
+            raise DivergedError(f"the training loss is {total}; try a lower learning rate")
+        self.workers.sum_gradients(self.network.parameters())
+        self._losses.append((total, n_tokens))
+        optimizer.step()
+        cast("LRScheduler", self.lr_schedulers()).step()
+
+    def _leave_gradients(
+        self, texts: list[str], retrieved: Retrieved, labels: Labels, n_tokens: float
+    ) -> float:
+        """Return the loss of this worker's questions, its gradients left in the parameters.
+
+        Args:
+            texts: At least one question.
+            retrieved: Their passages.
+            labels: Their answers.
+            n_tokens: Target tokens of the whole step, over which the loss is a mean.
+        """
+        contexts = self.pipeline.read(texts, retrieved)
         # each part leaves its gradient here: the question encoder is passed once, at the end
         live = retrieved.doc_scores
         scores = live.detach().requires_grad_(live.requires_grad)
@@ -82,20 +108,16 @@ class RagModule(pl.LightningModule):
             loss = self._loss(part, contexts, scores, labels) / n_tokens
             self.manual_backward(loss)
             total += float(loss.detach())
-        if not math.isfinite(total):
-            raise DivergedError(f"the training loss is {total}; try a lower learning rate")
-        if live.requires_grad:
+        if live.requires_grad and math.isfinite(total):
             torch.autograd.backward(live, scores.grad)
-        self._losses.append((total, n_tokens))
-        optimizer.step()
-        cast("LRScheduler", self.lr_schedulers()).step()
+        return total
 
-    def _retrieve(self, texts: list[str], following: list[Question]) -> Retrieved:
+    def _retrieve(self, texts: list[str], following: list[Question] | None) -> Retrieved:
         """Return this step's passages, and have those of the next one found meanwhile."""
         asked, pipeline = self.pipeline.model.trial.retrieval, self.pipeline
         retrieved = pipeline.retrieve(texts, asked.n_docs, self._ahead)
         self._ahead = None
-        if asked.prefetch and following:
+        if asked.prefetch and following is not None:
             later = [question.question for question in following]
             self._ahead = pipeline.request(later, asked.n_docs)
         return retrieved
@@ -171,7 +193,8 @@ class RagModule(pl.LightningModule):
     @override
     def on_validation_epoch_end(self) -> None:
         """Average what validation found."""
-        summary = summarise(self._examples, recall=self.pipeline.retriever is not None)
+        reads_passages = self.pipeline.retriever is not None
+        summary = summarise(self._examples, recall=reads_passages, workers=self.workers)
         self.epoch_metrics |= {f"val/{name}": value for name, value in summary.items()}
 
     @override

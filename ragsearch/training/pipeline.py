@@ -154,6 +154,8 @@ class Pipeline:
         Its batch would move the last bits of a vector. Alone they are the same in every trial,
         so what one trial found for a question is what the next one would find.
         """
+        if not questions and self.retriever is not None:
+            return torch.zeros(0, self.retriever.dimension, device=self.model.network.device)
         if not self.is_frozen:
             return self._rag.encode_questions(questions)
         vectors = [self._frozen_vector(question) for question in questions]
@@ -186,6 +188,9 @@ class Pipeline:
 
     def labels(self, answers: Sequence[str]) -> Labels:
         """Return answers as tokens, end token included."""
+        if not answers:
+            nothing = torch.zeros(0, 1, dtype=torch.int64, device=self.model.network.device)
+            return Labels(nothing, nothing.bool())
         tokens = self.model.generator_tokenizer(
             list(answers),
             padding=True,

@@ -23,6 +23,7 @@ from ragsearch.index.build import build_index
 from ragsearch.search.cluster import Cluster, Node, cluster
 from ragsearch.search.record import SearchRecord
 from ragsearch.spec.index_section import IndexSection
+from ragsearch.spec.schema import PerTrialSection
 from tests.command import try_ragsearch
 from tests.search.conftest import space_content
 from tests.tiny import Tiny
@@ -73,10 +74,10 @@ def head() -> Iterator[Head]:
 
 
 def test_a_trial_that_fits_a_node_passes_and_one_that_fits_none_is_refused():
-    with pytest.raises(BadInputError, match=r"wants 4 CPU, 2 GPU, but a node .* has 2 CPU, 0"):
-        SMALL.check_fits(4, 2)
+    with pytest.raises(BadInputError, match=r"wants 4 CPU, 1 GPU, but a node .* has 2 CPU, 0"):
+        SMALL.check_fits(PerTrialSection(cpu=4, gpu=1))
     with pytest.raises(BadInputError, match=r"resources.per_trial: .* wants 9 CPU"):
-        SMALL.check_fits(9, 0)
+        SMALL.check_fits(PerTrialSection(cpu=9))
 
 
 def test_totals_are_over_all_nodes():
@@ -117,6 +118,7 @@ def test_a_private_cluster_listens_on_loopback_asks_for_a_token_and_leaves_nothi
         from pathlib import Path
         from ragsearch.errors import ClusterUnavailableError
         from ragsearch.search.cluster import cluster
+        from ragsearch.spec.schema import PerTrialSection
 
         class Holder:
             def is_there(self): return True
@@ -140,10 +142,10 @@ def test_a_private_cluster_listens_on_loopback_asks_for_a_token_and_leaves_nothi
             variables = ray.remote(lambda: dict(os.environ))
             print(ray.get(variables.options(num_cpus=0).remote())["RAY_AUTH_MODE"])
             logging.basicConfig(stream=sys.stdout, format="%(message)s")
-            private.check_fits(1, 0)
+            private.check_fits(PerTrialSection())
             holder = ray.remote(Holder).options(num_cpus=1).remote()
             ray.get(holder.is_there.remote())
-            private.check_fits(1, 0)
+            private.check_fits(PerTrialSection())
         print(ray.is_initialized(), list(Path(os.environ["TMPDIR"]).iterdir()))
         print(list(Path.home().iterdir()))
         """,

@@ -21,6 +21,7 @@ from ragsearch.training.model import assemble, load
 from ragsearch.training.module import RagModule
 from ragsearch.training.optimizer import parameter_groups
 from ragsearch.training.pipeline import Pipeline
+from ragsearch.training.workers import Workers
 from tests.tiny import Tiny
 from tests.training.conftest import FakeRetriever, MakeTrial
 
@@ -48,7 +49,7 @@ def train_steps(
         pl.seed_everything(0, verbose=False)
         module = RagModule(Pipeline(assemble(trial), retriever))
         loaders = (
-            fit.Steps(fit._loader(train[:8], trial.optim.effective_batch)),
+            fit.Steps(fit._loader(train[:8], trial.optim.effective_batch), Workers()),
             fit._loader(train[8:10], trial.train.eval_batch_size),
         )
         with fit._quiet():
@@ -415,7 +416,9 @@ def test_parts_of_a_step_leave_the_gradient_of_the_whole(
                 layer.p = 0.0
         probe = Probe(lambda module: gradients.append(gradients_of(module)))
         with fit._quiet():
-            fit._trainer(trial, probe).fit(module, fit.Steps(fit._loader(train[:8], 8)))
+            fit._trainer(trial, probe).fit(
+                module, fit.Steps(fit._loader(train[:8], 8), Workers())
+            )
 
     assert asked.n_calls == 2
     names = gradients[0].keys()
