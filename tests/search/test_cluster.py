@@ -74,10 +74,20 @@ def head() -> Iterator[Head]:
 
 
 def test_a_trial_that_fits_a_node_passes_and_one_that_fits_none_is_refused():
-    with pytest.raises(BadInputError, match=r"wants 4 CPU, 1 GPU, but a node .* has 2 CPU, 0"):
-        SMALL.check_fits(PerTrialSection(cpu=4, gpu=1))
+    with pytest.raises(BadInputError, match=r"wants 9 CPU, 1 GPU, but a node .* has 2 CPU, 0"):
+        SMALL.check_fits(PerTrialSection(cpu=9, gpu=1))
     with pytest.raises(BadInputError, match=r"resources.per_trial: .* wants 9 CPU"):
         SMALL.check_fits(PerTrialSection(cpu=9))
+
+
+def test_the_workers_of_a_trial_may_be_on_several_nodes():
+    assert SMALL.n_fit(PerTrialSection(cpu=2, workers=2)) == 2
+    assert SMALL.n_fit(PerTrialSection(cpu=2, workers=5)) == 1
+    with pytest.raises(
+        BadInputError,
+        match="wants 2 workers of 8 CPU, 1 GPU each, but each of the 2 nodes of the cluster ",
+    ):
+        SMALL.check_fits(PerTrialSection(cpu=8, gpu=1, workers=2))
 
 
 def test_totals_are_over_all_nodes():
@@ -159,7 +169,7 @@ def test_a_private_cluster_listens_on_loopback_asks_for_a_token_and_leaves_nothi
     assert "call ray.shutdown() first" in answer[5]
     assert answer[6:] == [
         "token",
-        "the cluster is busy: trials wait until a node has 1 CPU and 0 GPU free",
+        "the cluster is busy: trials wait until 1 CPU, 0 GPU are free",
         "False []",
         "[]",
     ]

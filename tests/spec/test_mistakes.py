@@ -95,6 +95,10 @@ MUTATIONS = {
         "budget:", "resources: {per_trial: {gpu: 2}}\nbudget:", 31,
         "resources.per_trial.gpu: must be at most 1.0, not 2",
     ),
+    "workers that share a gpu": (
+        "budget:", "resources: {per_trial: {gpu: 0.5, workers: 2}}\nbudget:", 31,
+        "resources.per_trial: 2 workers cannot share GPUs (0.5 each); set gpu to 1 or to 0",
+    ),
     "wrong literal": (
         "search: {", "search: {algorithm: tpee, ", 30,
         "search.algorithm: must be one of tpe, random, not 'tpee'; did you mean 'tpe'?",
