@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 import yaml
+from ray.cluster_utils import Cluster
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -25,6 +26,30 @@ from tests.tiny import Tiny
 pytestmark = pytest.mark.ray
 
 TWO = PerTrialSection(cpu=1, workers=2)
+
+
+def test_workers_on_two_nodes_meet_too() -> None:
+    """Both nodes are on this machine; all that differs is how their workers find each other."""
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    nodes = Cluster(initialize_head=True, head_node_args=node)
+    nodes.add_node(**node)
+
+    def trial() -> list[int]:
+        def place(workers: Workers) -> list[str]:
+            return workers.gather([ray.get_runtime_context().get_node_id()])
+
+        with workers_of_trial(TWO, place) as workers:
+            return place(workers)
+
+    try:
+        with cluster(nodes.address):
+            spread = placement_group([{"CPU": 1}, {"CPU": 1}], strategy="STRICT_SPREAD")
+            assert spread.wait(30)
+            first, second = as_trial(spread, trial)
+    finally:
+        nodes.shutdown()
+
+    assert first != second
 
 
 @pytest.fixture(scope="module")
