@@ -35,6 +35,7 @@ _OF_RETRIEVAL = (
     "retrieval.ef_search",
     "retrieval.nprobe",
     "retrieval.backend",
+    "retrieval.prefetch",
     "optim.question_encoder_lr_ratio",
     "train.max_source_length",
 )
