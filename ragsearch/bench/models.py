@@ -1,9 +1,9 @@
 """What is trained in the bench: models with random weights, and questions of invented words.
 
-Folders that Transformers opens: a DPR question encoder and a BART generator. The large ones have
-the shape of BERT-base and BART-base, vocabularies included. The tokenizers know the words of the
-made passages; the generator's writes a passage of 100 words as about 140 tokens, as many as
-BART's own makes of 100 English words.
+Folders that Transformers opens: a DPR question encoder and a BART generator. The large ones
+have the shape of BERT-base and BART-base, vocabularies included. The tokenizers know the words
+of the made passages; the generator's makes about 140 tokens of a passage of 100 words, as
+BART's own does of 100 English words.
 """
 
 import random

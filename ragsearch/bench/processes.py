@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
 
+_LEAVING_S = 10.0  # Python takes about one to end that has imported torch
+
+
 class BenchError(RagsearchError):
     """A design did not do what is measured: it failed, or found or computed something else."""
 
@@ -63,10 +66,12 @@ class PlainProcess:
         with _inherited(threads):
             self._child.start()
         theirs.close()
+        self._is_busy = True
         self.result()
 
     def begin(self, method: str, *args: object) -> None:
         """Have it start on something."""
+        self._is_busy = True
         try:
             self._pipe.send((method, args))
         except BrokenPipeError:
@@ -85,15 +90,18 @@ class PlainProcess:
             done, value = self._pipe.recv()
         except (EOFError, ConnectionResetError):
             raise self._ended() from None
+        self._is_busy = False
         if not done:
             raise BenchError(f"a process of the bench failed: {value}")
         return value
 
     def end(self) -> None:
         """End its process."""
-        self._child.kill()  # it has nothing to put in order, and may be waiting for others
-        self._child.join()
         self._pipe.close()
+        if not self._is_busy:
+            self._child.join(_LEAVING_S)  # it gives back what its libraries took
+        self._child.kill()  # it may be waiting for others
+        self._child.join()
 
     def _ended(self) -> BenchError:
         self._child.join()

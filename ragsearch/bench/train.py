@@ -1,7 +1,7 @@
 """The bench of training: three designs, the same weights and batches, one run.
 
-In: a `TrainPlan`. Out: a `Row` a model, device and design, after a check that the designs compute
-the same loss.
+In: a `TrainPlan`. Out: a `Row` a model, device and design, after a check that the designs
+compute the same loss.
 """
 
 import os
@@ -16,7 +16,7 @@ import torch
 from ragsearch.bench.indexes import BenchIndex, made
 from ragsearch.bench.models import BenchModels, make_models, make_questions
 from ragsearch.bench.plan import Kind
-from ragsearch.bench.processes import BenchError, PlainProcess, Process, RayProcess
+from ragsearch.bench.processes import BenchError, PlainProcess, Process, RayProcess, ask
 from ragsearch.bench.retrieval import Report
 from ragsearch.bench.train_plan import EFFORTS, Design, Device, Size, TrainPlan
 from ragsearch.bench.trainees import Bare, Measured, Original, Ours, Reading, Reference, Task
@@ -156,16 +156,18 @@ class _Measuring:
     def rows(self) -> list[Row]:
         """Return what each design costs."""
         with _process(PlainProcess(Reference, self._task, threads=self._task.threads)) as first:
-            reading: Reading = _asked(first, "read")
-            self.question_encoder_s = _asked(first, "question_encoder_s")
+            (reading,) = ask([first], "read")
+            (self.question_encoder_s,) = ask([first], "question_encoder_s")
         self._tell(f"question encoder alone: {_ms(self.question_encoder_s)} a step")
         return [self._row(design, reading) for design in Design]
 
     def _row(self, design: Design, reading: Reading) -> Row:
         with _process(self._started(design)) as process:
             if design is not Design.BARE:  # it reads each passage for itself: another loss
-                self._check(design, _asked(process, "loss"), reading.loss)
-            measured: Measured = _asked(process, "run")
+                (loss,) = ask([process], "loss")
+                check_loss(design, loss, reading.loss, _TOLERANCES[self._task.device])
+            measured: Measured
+            (measured,) = ask([process], "run")
         self._tell(f"{design}: {_ms(measured.step_s)} a step")
         return Row(
             model=self._size,
@@ -187,9 +189,6 @@ class _Measuring:
                 return PlainProcess(Original, task, threads=task.threads)
             case Design.RAGSEARCH:
                 return RayProcess(Ours, task)
-
-    def _check(self, design: Design, loss: float, expected: float) -> None:
-        check_loss(design, loss, expected, _TOLERANCES[self._task.device])
 
     def _tell(self, what: str) -> None:
         self._report(f"{self._size}, {self._task.device}: {what}")
@@ -215,11 +214,6 @@ def _process(process: Process) -> Iterator[Process]:
         yield process
     finally:
         process.end()
-
-
-def _asked(process: Process, method: str) -> object:
-    process.begin(method)
-    return process.result()
 
 
 def _ms(seconds: float) -> str:

@@ -20,8 +20,8 @@ COLUMNS = (
     "ms a val example",
     "x ragsearch, val",
 )
-"""`x ragsearch`: how many times ragsearch's time; `% waiting`: share of a step spent waiting for
-hits and passages."""
+"""`x ragsearch`: how many times ragsearch's time; `% waiting`: share of a step spent waiting
+for hits and passages."""
 
 
 def table(figures: Figures) -> list[tuple[object, ...]]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -157,7 +158,7 @@ class _PlainTrainee(_Trainee):
             then: Called when those that are not timed are done.
         """
         self._start()
-        steps = [lambda at=at: self._train(loss, at) for at in range(len(self._batches))]
+        steps = [partial(self._train, loss, at) for at in range(len(self._batches))]
         for step in steps[: self.task.n_warm]:
             step()
         then()
@@ -178,7 +179,8 @@ class Reference(_PlainTrainee):
     def read(self) -> Reading:
         """Leave what the generator reads, and return what must come out."""
         self._model.stop_training()
-        tensors, n_tokens = {}, []
+        tensors: dict[str, Tensor] = {}
+        n_tokens = []
         for number, batch in enumerate(self._batches):
             tensors |= (read := self._read(f"step {number}", batch))
             n_tokens.append(float(sum(read[name].sum() for name in read if "mask" in name)))
@@ -224,7 +226,7 @@ class Bare(_PlainTrainee):
         step_s = self._step_s(self._loss, lambda: None)
         self.network.eval()
         batches = self.task.batches(self.task.questions[1])
-        calls = [lambda at=at: self._validate(at) for at in range(len(batches))]
+        calls = [partial(self._validate, at) for at in range(len(batches))]
         val_s = self._timed(calls) / len(batches[0])
         return Measured(step_s, 0.0, val_s, self._peak_bytes())
 
@@ -276,15 +278,15 @@ class Original(_PlainTrainee):
         super().__init__(task)
         model = assemble(task.trial)
         assert isinstance(model, RagModel), "the bench trains RAG models"
-        self._model, self.network = model, model.network.to(self.device)
-        config = model.network.config
-        config.index_name = "custom"
+        network: Any = model.network  # Any: hardly typed
+        self._model, self.network = model, network.to(self.device)
+        config = network.config
         config.passages_path = str(task.index.export / PASSAGES)
         config.index_path = str(task.index.export / FAISS)
         self._retriever = _TimedRetriever(
             config, model.question_tokenizer, model.generator_tokenizer
         )
-        model.network.set_retriever(self._retriever)
+        network.set_retriever(self._retriever)
 
     @torch.no_grad()
     def loss(self) -> float:
@@ -304,7 +306,7 @@ class Original(_PlainTrainee):
         waiting_s = sum(waits) / (len(self._batches) - self.task.n_warm)
         self.network.eval()
         batches = self.task.batches(self.task.questions[1])
-        calls = [lambda batch=batch: self._validate(batch) for batch in batches]
+        calls = [partial(self._validate, batch) for batch in batches]
         val_s = self._timed(calls) / len(batches[0])
         return Measured(step_s, waiting_s, val_s, self._peak_bytes())
 
@@ -318,8 +320,9 @@ class Original(_PlainTrainee):
     def _validate(self, batch: Sequence[Question]) -> None:
         """Write answers, then retrieve and compute again for the loss."""
         decode = self.task.trial.decode
+        network: Any = self._model.network  # Any: hardly typed
         with self._arithmetic():
-            self._model.network.generate(
+            network.generate(
                 **self._asked(batch),
                 do_deduplication=False,
                 use_cache=True,

@@ -147,8 +147,8 @@ def train(  # noqa: PLR0913 - a bench has that many settings
 
     All start from the same random weights and train on the same questions in the same batches;
     the last two are checked to compute the same loss. base has the shapes of BERT-base and
-    BART-base, in float32 on a CPU and in bfloat16 on a GPU. Answers are written greedily, and as
-    long as they may be: models with random weights never end them.
+    BART-base, in float32 on a CPU and in bfloat16 on a GPU. Answers are written greedily, and
+    as long as they may be: models with random weights hardly ever end them.
 
     A step is forward, backward and optimiser; tokens are those of contexts and answers, padding
     not counted. Memory is the process' peak, on a GPU the GPU's. A run with all defaults takes
