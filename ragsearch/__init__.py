@@ -26,9 +26,9 @@ The map: the packages in the order the data travels, each with its modules in th
                   record
     results     what one does with a search: look, export, evaluate, ask
                   leaderboard bundle export card answering predictions evaluate ask
-    bench       what a retrieval call costs, in four designs
+    bench       what a retrieval call and a training step cost, side by side
                   plan indexes client connections processes designs same costs retrieval
-                  report
+                  report train_plan models trainees train train_report
     cli         the commands: parse, call one function, print
                   app options space starter index pool results bench printing
     __main__    `python -m ragsearch`

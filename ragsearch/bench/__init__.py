@@ -1,5 +1,5 @@
-"""The bench: what a retrieval call costs, in our pool and in the designs it replaces.
+"""The bench: what retrieval and training cost, ours and in the designs they replace.
 
-In: how many passages and clients, or an index. Out: one row a design, kind and number of
-clients. Knows the retrievers and Ray; knows nothing of models, trials or MLflow.
+In: how many passages, clients, steps, or an index. Out: one row a design and setting. Knows the
+retrievers, the training and Ray; knows nothing of trials of a search or MLflow.
 """

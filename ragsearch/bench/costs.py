@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from ragsearch.bench.client import Client
 from ragsearch.bench.processes import RayProcess, ask
 from ragsearch.retrieval.memory import pss_bytes
 
@@ -28,7 +29,7 @@ class Costs:
 def measure_costs(queries: Path, n_processes: int) -> Costs:
     """Return them, of so many processes at once: the more there are, the more they share."""
     with ExitStack() as stack:
-        processes = [RayProcess(queries) for _ in range(n_processes)]
+        processes = [RayProcess(Client, queries) for _ in range(n_processes)]
         for process in processes:
             stack.callback(process.end)
         ask(processes, "load", "ragsearch.retrieval.pool")

@@ -11,10 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from ragsearch.bench.client import Connection
+from ragsearch.bench.client import Client, Connection
 from ragsearch.bench.connections import StockActor, ToActors, ToFaiss, ToGroup, ToPool
 from ragsearch.bench.indexes import BenchIndex
-from ragsearch.bench.processes import ClientProcess, PlainProcess, RayProcess, ask
+from ragsearch.bench.processes import PlainProcess, Process, RayProcess, ask
 
 
 class Name(StrEnum):
@@ -46,7 +46,7 @@ class Design(Protocol):
     """Processes that answer clients, and the clients."""
 
     @property
-    def processes(self) -> Sequence[ClientProcess]:
+    def processes(self) -> Sequence[Process]:
         """The clients there are now."""
 
     def grow(self, n_clients: int) -> None:
@@ -62,7 +62,7 @@ class Faiss:
 
     setting: Setting
     stack: ExitStack
-    processes: list[ClientProcess] = field(default_factory=list, init=False)
+    processes: list[Process] = field(default_factory=list, init=False)
 
     def grow(self, n_clients: int) -> None:
         """Have the one process ask for so many clients."""
@@ -83,7 +83,7 @@ class TorchDistributed:
 
     setting: Setting
     stack: ExitStack
-    processes: list[ClientProcess] = field(default_factory=list, init=False)
+    processes: list[Process] = field(default_factory=list, init=False)
 
     def grow(self, n_clients: int) -> None:
         """Have so many ranks, met in a group of their size."""
@@ -109,7 +109,7 @@ class RayOriginal:
 
     setting: Setting
     stack: ExitStack
-    processes: list[ClientProcess] = field(default_factory=list, init=False)
+    processes: list[Process] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         import ray
@@ -148,7 +148,7 @@ class Pool:
 
     setting: Setting
     stack: ExitStack
-    processes: list[ClientProcess] = field(default_factory=list, init=False)
+    processes: list[Process] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         from ragsearch.retrieval.pool import Lease, pool_name, start_pool, stop_pool
@@ -194,7 +194,7 @@ def started(name: Name, setting: Setting) -> Iterator[Design]:
 
 def _child(setting: Setting, stack: ExitStack, threads: int) -> PlainProcess:
     """Return a client in a child process."""
-    process = PlainProcess(setting.queries, threads)
+    process = PlainProcess(Client, setting.queries, threads=threads)
     stack.callback(process.end)
     return process
 
@@ -205,7 +205,7 @@ def _grow(
     """Add clients in actors, connected; they start at once, for each takes seconds."""
     there = len(design.processes)
     for number in range(there, n_clients):
-        process = RayProcess(design.setting.queries)
+        process = RayProcess(Client, design.setting.queries)
         design.stack.callback(process.end)
         design.processes.append(process)
         process.begin("connect", connection_of(number), [number])

@@ -45,7 +45,8 @@ _NOISE = 0.7  # length of what sets a passage apart from its cluster, and a quer
 _ROWS_A_BLOCK = 8192
 _WORDS_A_PASSAGE = 100  # as Wikipedia is cut for DPR
 _SYLLABLES = ("ba", "den", "fi", "gor", "ha", "kel", "lu", "mi", "no", "ras", "ti", "vo")
-
+WORDS = [first + last for first in _SYLLABLES for last in _SYLLABLES]
+"""What the made passages are written in."""
 
 FACTORIES = {Kind.EXACT: "Flat", Kind.HNSW: "HNSW32,Flat"}
 
@@ -193,7 +194,7 @@ class _Making:
 def _passages(number: int) -> Iterator[Passage]:
     """Yield passages of a hundred invented words."""
     chance = np.random.default_rng(2)
-    words = np.array([first + last for first in _SYLLABLES for last in _SYLLABLES])
+    words = np.array(WORDS)
     for start in range(0, number, _ROWS_A_BLOCK):
         shape = (min(_ROWS_A_BLOCK, number - start), _WORDS_A_PASSAGE)
         for row, chosen in enumerate(words[chance.integers(len(words), size=shape)], start):

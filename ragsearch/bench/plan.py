@@ -5,7 +5,7 @@ Knows nothing of FAISS or Ray: checking a plan costs nothing.
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -110,9 +110,7 @@ class Plan:
             "--replicas": (self.replicas, 1, 64),
             "--threads": (self.threads, 1, 1024),
         }
-        for option, (value, least, most) in ranges.items():
-            if not least <= value <= most:
-                yield Mistake(option, "", f"{value} is not between {least} and {most}")
+        yield from out_of_range(ranges)
         for number in self.clients:
             if not 1 <= number <= _MOST_CLIENTS:
                 what = f"{number} is not between 1 and {_MOST_CLIENTS}"
@@ -135,6 +133,17 @@ class Plan:
         if held > (memory := available_bytes()):
             what = f"holds {held / 1e9:.1f} GB in memory, {memory / 1e9:.1f} are available"
             yield Mistake("design ray_original", "", f"{what}; choose fewer --passages")
+
+
+def out_of_range(ranges: Mapping[str, tuple[int, int, int]]) -> Iterator[Mistake]:
+    """Yield what is wrong with options.
+
+    Args:
+        ranges: The value of each, the least and the most it may be.
+    """
+    for option, (value, least, most) in ranges.items():
+        if not least <= value <= most:
+            yield Mistake(option, "", f"{value} is not between {least} and {most}")
 
 
 def _existing(folder: Path) -> Path:

@@ -1,19 +1,18 @@
-"""Clients in processes of their own: told what to do, waited for, weighed, ended.
+"""What is measured in processes of its own: told what to do, waited for, weighed, ended.
 
 A plain process for the designs that know no Ray, an actor for those that do, as a trial is one.
-Both hold a `Client` and are asked in the same two steps, so that all are busy at once.
+Both hold one object, such as a `Client`, and are asked for its methods in the same two steps,
+so that all are busy at once.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
-from pathlib import Path
 from signal import SIG_IGN, SIGINT, signal
 from threading import Thread
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from ragsearch.bench.client import Client
 from ragsearch.errors import RagsearchError
 
 if TYPE_CHECKING:
@@ -22,14 +21,17 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
 
+_LEAVING_S = 10.0  # Python takes about one to end that has imported torch
+
+
 class BenchError(RagsearchError):
-    """A design did not do what is measured: a client failed, or found other passages."""
+    """A design did not do what is measured: it failed, or found or computed something else."""
 
     exit_code: ClassVar[int] = 1
 
 
-class ClientProcess(Protocol):
-    """A `Client` elsewhere."""
+class Process(Protocol):
+    """An object elsewhere."""
 
     def begin(self, method: str, *args: object) -> None:
         """Have it start on something."""
@@ -49,24 +51,27 @@ class ClientProcess(Protocol):
 
 
 class PlainProcess:
-    """A client in a child process; it ends with this one, however this one ends.
+    """An object in a child process; it ends with this one, however this one ends.
 
     Args:
-        queries: File of the queries.
+        make: Returns the object, called there.
+        arguments: What it is called with.
         threads: Threads it computes with.
     """
 
-    def __init__(self, queries: Path, threads: int) -> None:
+    def __init__(self, make: Callable[..., object], *arguments: object, threads: int) -> None:
         spawned = get_context("spawn")
         self._pipe, theirs = spawned.Pipe()
-        self._child = spawned.Process(target=serve, args=(queries, theirs), daemon=True)
+        self._child = spawned.Process(target=serve, args=(theirs, make, arguments), daemon=True)
         with _inherited(threads):
             self._child.start()
         theirs.close()
+        self._is_busy = True
         self.result()
 
     def begin(self, method: str, *args: object) -> None:
         """Have it start on something."""
+        self._is_busy = True
         try:
             self._pipe.send((method, args))
         except BrokenPipeError:
@@ -85,36 +90,40 @@ class PlainProcess:
             done, value = self._pipe.recv()
         except (EOFError, ConnectionResetError):
             raise self._ended() from None
+        self._is_busy = False
         if not done:
-            raise BenchError(f"a client of the bench failed: {value}")
+            raise BenchError(f"a process of the bench failed: {value}")
         return value
 
     def end(self) -> None:
         """End its process."""
-        self._child.kill()  # it has nothing to put in order, and may be waiting for others
-        self._child.join()
         self._pipe.close()
+        if not self._is_busy:
+            self._child.join(_LEAVING_S)  # it gives back what its libraries took
+        self._child.kill()  # it may be waiting for others
+        self._child.join()
 
     def _ended(self) -> BenchError:
         self._child.join()
         return BenchError(
-            f"a client of the bench ended with code {self._child.exitcode}; -9 is the "
-            "machine's memory: choose fewer --passages"
+            f"a process of the bench ended with code {self._child.exitcode}; -9 is the "
+            "machine's memory: measure something smaller"
         )
 
 
 class RayProcess:
-    """A client in an actor; ends with the cluster if not before.
+    """An object in an actor; ends with the cluster if not before.
 
     Args:
-        queries: File of the queries.
+        kind: Class of the object.
+        arguments: What it is made of.
     """
 
-    def __init__(self, queries: Path) -> None:
+    def __init__(self, kind: type, *arguments: object) -> None:
         import ray
 
-        actor: Any = ray.remote(Client)  # Ray types no methods of an actor
-        self._actor = actor.options(num_cpus=0).remote(queries)
+        actor: Any = ray.remote(kind)  # Ray types no methods of an actor
+        self._actor = actor.options(num_cpus=0).remote(*arguments)
         self._begun: list[ObjectRef[Any]] = []
 
     def begin(self, method: str, *args: object) -> None:
@@ -137,7 +146,7 @@ class RayProcess:
             return ray.get(self._begun.pop())
         except RayError as error:
             reason = str(error).strip().rpartition("\n")[2]
-            raise BenchError(f"a client of the bench failed: {reason}") from error
+            raise BenchError(f"a process of the bench failed: {reason}") from error
 
     def end(self) -> None:
         """End its process."""
@@ -146,7 +155,7 @@ class RayProcess:
         ray.kill(self._actor, no_restart=True)
 
 
-def ask(processes: Iterable[ClientProcess], method: str, *args: object) -> list[Any]:
+def ask(processes: Iterable[Process], method: str, *args: object) -> list[Any]:
     """Return what each answers; all work at once."""
     asked = list(processes)
     for process in asked:
@@ -154,22 +163,28 @@ def ask(processes: Iterable[ClientProcess], method: str, *args: object) -> list[
     return [process.result() for process in asked]
 
 
-def serve(queries: Path, pipe: "Connection[Any, Any]") -> None:
-    """Be the child process: a client that does what comes in by the pipe."""
+def serve(
+    pipe: "Connection[Any, Any]", make: Callable[..., object], arguments: Sequence[object]
+) -> None:
+    """Be the child process: an object that does what comes in by the pipe."""
     os.dup2(2, 1)  # what libraries print must not get among the results
     Thread(target=_end_with_parent, daemon=True).start()
-    client = Client(queries)
-    pipe.send((True, None))
-    while True:
+    done, served = _tried(make, *arguments)
+    pipe.send((done, None if done else served))
+    while done:
         try:
             method, args = pipe.recv()
         except EOFError:
             return
-        try:
-            answer = (True, getattr(client, method)(*args))
-        except Exception as error:  # noqa: BLE001 (told to the process that asked)
-            answer = (False, f"{type(error).__name__}: {error}")
-        pipe.send(answer)
+        pipe.send(_tried(getattr(served, method), *args))
+
+
+def _tried(call: Callable[..., object], *arguments: object) -> tuple[bool, object]:
+    """Return whether a call came back, and with what; else what it failed of."""
+    try:
+        return True, call(*arguments)
+    except Exception as error:  # noqa: BLE001 (told to the process that asked)
+        return False, f"{type(error).__name__}: {error}"
 
 
 def _end_with_parent() -> None:

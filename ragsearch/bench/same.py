@@ -12,6 +12,7 @@ from contextlib import ExitStack
 
 import numpy as np
 
+from ragsearch.bench.client import Client
 from ragsearch.bench.connections import ToIndex
 from ragsearch.bench.designs import Name, Setting
 from ragsearch.bench.plan import Plan
@@ -24,7 +25,7 @@ _TIE = 1e-4  # of the score
 def find_reference(plan: Plan, setting: Setting) -> Mapping[int, Hits]:
     """Return what the first calls must find, by number of clients."""
     with ExitStack() as stack:
-        process = PlainProcess(setting.queries, setting.all_threads)
+        process = PlainProcess(Client, setting.queries, threads=setting.all_threads)
         stack.callback(process.end)
         found = {}
         for n_clients in plan.clients:

@@ -1,9 +1,10 @@
-"""Commands that measure: bench retrieval."""
+"""Commands that measure: bench retrieval, bench train."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -12,7 +13,9 @@ from ragsearch.cli.printing import print_json, print_pairs, print_table, say
 from ragsearch.errors import BadInputError, Mistake
 
 if TYPE_CHECKING:
-    from ragsearch.bench.plan import Kind, Plan
+    from ragsearch.bench.plan import Plan
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 commands = typer.Typer(
     help="Measure what ragsearch costs, against what it replaces.",
@@ -36,12 +39,6 @@ Work = Annotated[
     Path | None,
     typer.Option("--work", metavar="DIR", help="Keep made indexes here for the next run."),
 ]
-
-
-# typer would run the only command without its name
-@commands.callback()
-def about() -> None:
-    """Measure what ragsearch costs, against what it replaces."""
 
 
 @commands.command(
@@ -92,7 +89,7 @@ def retrieval(  # noqa: PLR0913 - a bench has that many settings
     one topic are. They and their copies for Transformers take three times their size on disk;
     a run with all defaults takes about ten minutes on two cores.
     """
-    from ragsearch.bench.plan import Plan
+    from ragsearch.bench.plan import Kind, Plan
 
     plan = Plan(
         clients=tuple(sorted(set(clients or (1, 2, 3, 4, 8)))),
@@ -105,7 +102,7 @@ def retrieval(  # noqa: PLR0913 - a bench has that many settings
     if index is None:
         plan = replace(
             plan,
-            kinds=_kinds(kind or []) or plan.kinds,
+            kinds=_chosen("--kind", Kind, kind or []) or plan.kinds,
             n_passages=plan.n_passages if passages is None else passages,
             dimension=plan.dimension if dimension is None else dimension,
         )
@@ -115,18 +112,83 @@ def retrieval(  # noqa: PLR0913 - a bench has that many settings
     _measure(plan, plot, json=json)
 
 
-def _kinds(asked: list[str]) -> "tuple[Kind, ...]":
-    from ragsearch.bench.plan import Kind
+@commands.command(epilog="Example: ragsearch bench train --model tiny --steps 10 --prefetch 1")
+def train(  # noqa: PLR0913 - a bench has that many settings
+    *,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="tiny or base; both by default.")
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option("--device", help="cpu or cuda; by default cpu, and cuda with a GPU."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Timed steps [default: 20 of tiny, 4 of base].")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Questions a step [default: 8 of tiny, 2 of base].")
+    ] = None,
+    n_docs: Annotated[int, typer.Option(help="Passages a question.")] = 5,
+    passages: Annotated[int, typer.Option(help="Passages of the made index.")] = 10_000,
+    prefetch: Annotated[
+        int, typer.Option(help="retrieval.prefetch of ragsearch's design: 0 or 1.")
+    ] = 0,
+    json: Json = False,
+) -> None:
+    """Measure training and validation in three designs.
 
-    known = [str(kind) for kind in Kind]
+    bare: the generator alone, on contexts that are there already: the limit.
+
+    original: stock Transformers: RagRetriever over an HNSW index in the same process, contexts
+    padded to 300 tokens, RagSequenceForGeneration; validation generates, and then computes once
+    more for the loss.
+
+    ragsearch: a trial, its passages from a pool of one replica.
+
+    All start from the same random weights and train on the same questions in the same batches;
+    the last two are checked to compute the same loss. base has the shapes of BERT-base and
+    BART-base, in float32 on a CPU and in bfloat16 on a GPU. Answers are written greedily, and
+    as long as they may be: models with random weights hardly ever end them.
+
+    A step is forward, backward and optimiser; tokens are those of contexts and answers, padding
+    not counted. Memory is the process' peak, on a GPU the GPU's. A run with all defaults takes
+    about five minutes on two cores.
+    """
+    from ragsearch.bench.train_plan import Device, Size, TrainPlan
+
+    sizes = _chosen("--model", Size, model or [])
+    plan = TrainPlan(
+        sizes=sizes or tuple(Size),
+        devices=_chosen("--device", Device, device or []),
+        steps=steps,
+        batch=batch,
+        n_docs=n_docs,
+        n_passages=passages,
+        prefetch=prefetch,
+    )
+    plan.check()
+    from ragsearch.bench.train import measure
+    from ragsearch.bench.train_report import COLUMNS, limits, table
+
+    figures = measure(plan, say)
+    if json:
+        print_json({"rows": [asdict(row) for row in figures.rows]})
+        return
+    print_table(COLUMNS, table(figures))
+    print_pairs(limits(figures))
+
+
+def _chosen(option: str, kind: type[Choice], asked: list[str]) -> tuple[Choice, ...]:
+    """Return what was asked for, each once."""
+    known = [str(one) for one in kind]
     mistakes = [
-        Mistake("--kind", "", f"{one!r} is not one of {', '.join(known)}")
+        Mistake(option, "", f"{one!r} is not one of {', '.join(known)}")
         for one in asked
         if one not in known
     ]
     if mistakes:
         raise BadInputError(mistakes)
-    return tuple(Kind(one) for one in dict.fromkeys(asked))
+    return tuple(kind(one) for one in dict.fromkeys(asked))
 
 
 def _refuse(options: Mapping[str, object]) -> None:

@@ -28,7 +28,7 @@ from ragsearch.training.module import RagModule, Step
 from ragsearch.training.pipeline import Pipeline
 from ragsearch.training.workers import Workers
 
-__all__ = ["DivergedError", "EpochReport", "fit_trial"]
+__all__ = ["DivergedError", "EpochReport", "fit_module", "fit_trial"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +80,29 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     pipeline = Pipeline(model, retriever)
     module = RagModule(pipeline, workers)
     reporter = _Reporter(model, module, objective, report)
+    fit_module(
+        module,
+        Steps(_loader(train, trial.optim.effective_batch, seed), workers),
+        Shares(_loader(val, workers.n * trial.train.eval_batch_size), workers),
+        reporter,
+    )
+
+
+def fit_module(module: RagModule, train: "Steps", val: "Shares", watcher: pl.Callback) -> None:
+    """Train a module for its trial's epochs, each followed by a validation.
+
+    Args:
+        module: Its pipeline is closed at the end.
+        train: Its steps.
+        val: What it is validated on.
+        watcher: Told by Lightning what happens.
+
+    Raises:
+        DivergedError: If a loss or the question encoder's output is no longer finite.
+    """
+    pipeline = module.pipeline
     with _quiet(), closing(pipeline):
-        _trainer(trial, reporter).fit(
-            module,
-            Steps(_loader(train, trial.optim.effective_batch, seed), workers),
-            Shares(_loader(val, workers.n * trial.train.eval_batch_size), workers),
-        )
+        _trainer(pipeline.model.trial, watcher).fit(module, train, val)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from ragsearch.bench.client import Client
 from ragsearch.bench.connections import ToFaiss, ToIndex
 from ragsearch.bench.indexes import made, make_queries
 from ragsearch.bench.plan import Kind
@@ -29,7 +30,7 @@ def queries(index, tmp_path_factory):
 
 @pytest.fixture
 def process(queries) -> Iterator[PlainProcess]:
-    process = PlainProcess(queries, threads=2)
+    process = PlainProcess(Client, queries, threads=2)
     yield process
     process.end()
 
@@ -57,7 +58,7 @@ def test_laps_begin_together_and_follow_each_other(process, index):
 
 def test_a_client_that_fails_says_why_and_goes_on(process, tmp_path):
     with pytest.raises(
-        BenchError, match=r"a client of the bench failed: BadInputError.*no ind"
+        BenchError, match=r"a process of the bench failed: BadInputError.*no ind"
     ):
         ask([process], "connect", ToIndex(tmp_path), [0])
 
@@ -68,8 +69,13 @@ def test_a_client_that_is_killed_is_an_error(process):
     (pid,) = ask([process], "pid")
     os.kill(pid, signal.SIGKILL)
 
-    with pytest.raises(BenchError, match="a client of the bench ended with code -9"):
+    with pytest.raises(BenchError, match="a process of the bench ended with code -9"):
         ask([process], "pid")
+
+
+def test_a_client_that_cannot_be_made_says_why(tmp_path):
+    with pytest.raises(BenchError, match="a process of the bench failed: FileNotFoundError"):
+        PlainProcess(Client, tmp_path / "missing.npy", threads=1)
 
 
 def test_a_client_ends_with_whoever_asked_it_even_while_it_works(process):
