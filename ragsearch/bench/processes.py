@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
-from signal import SIG_IGN, SIGINT, signal
+from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask
 from threading import Thread
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -205,11 +205,12 @@ def _inherited(threads: int) -> Iterator[None]:
     }
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
-    handler = signal(SIGINT, SIG_IGN)  # it is for this process to handle
+    # for this process to handle: the child keeps it waiting, here it comes after the start
+    mask = pthread_sigmask(SIG_BLOCK, {SIGINT})
     try:
         yield
     finally:
-        signal(SIGINT, handler)
+        pthread_sigmask(SIG_SETMASK, mask)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
