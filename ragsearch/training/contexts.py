@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from jaxtyping import Int64, Integer
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from ragsearch.errors import RagsearchError
@@ -29,6 +28,7 @@ from ragsearch.index.store import Passage
 from ragsearch.spec import TrialSection
 
 _ANY_QUESTION = "What?"
+_Ids = Int64[np.ndarray, " _"]
 
 
 class InseparableError(RagsearchError):
@@ -116,7 +116,7 @@ class ContextBuilder:
             questions: What is asked.
             heads: Of each question's passages what `heads` returned; None for no passage.
         """
-        tails = self._ids([self._tail(question) for question in questions])
+        tails = map(np.array, self._ids([self._tail(question) for question in questions]))
         return self._padded(
             self._joined(question, tail, self._empty if head is None else head)
             for question, tail, found in zip(questions, tails, heads, strict=True)
@@ -174,13 +174,13 @@ class ContextBuilder:
         return _Context(head + halves.tail, ids[:kept] + ids[seam:])
 
     def _joined(
-        self, question: str, tail: list[int], head: Integer[np.ndarray, " _"]
-    ) -> list[int]:
+        self, question: str, tail: _Ids, head: Integer[np.ndarray, " _"]
+    ) -> _Ids | list[int]:
         room = self.max_length - len(tail)
         if len(head) > room and room <= len(self._empty):
             return self._truncated(self._halves(None, question).text)
         before = self._n_before
-        return [*tail[:before], *head[: max(room, 0)].tolist(), *tail[before:]]
+        return np.concatenate([tail[:before], head[: max(room, 0)], tail[before:]])
 
     def _divided(self, halves: _Halves) -> tuple[list[int], list[tuple[int, int]], int]:
         """Return tokens, their places in the text, and how many come before the tail's."""
@@ -192,7 +192,7 @@ class ContextBuilder:
         return ids, offsets, seam
 
     @cached_property
-    def _empty(self) -> Integer[np.ndarray, " _"]:
+    def _empty(self) -> _Ids:
         """The tokens that stand before a question without a passage: those of the prefix."""
         ids, _, seam = self._divided(self._halves(None, _ANY_QUESTION))
         return np.array(ids[self._n_before : seam], dtype=np.int64)
@@ -225,11 +225,13 @@ class ContextBuilder:
         ids: list[int] = tokens["input_ids"]
         return ids
 
-    def _padded(self, contexts: Iterable[list[int]]) -> Contexts:
-        rows = [torch.tensor(ids) for ids in contexts]
-        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-        pad = self.tokenizer.pad_token_id
-        return Contexts(pad_sequence(rows, batch_first=True, padding_value=pad), mask)
+    def _padded(self, contexts: Iterable[_Ids | list[int]]) -> Contexts:
+        rows = list(contexts)
+        lengths = np.array([len(row) for row in rows])
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        input_ids = np.full(mask.shape, self.tokenizer.pad_token_id, dtype=np.int64)
+        input_ids[mask] = np.concatenate(rows)
+        return Contexts(torch.from_numpy(input_ids), torch.from_numpy(mask).long())
 
     @property
     def _divides(self) -> bool:
