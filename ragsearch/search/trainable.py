@@ -53,7 +53,7 @@ class TrialJob:
     folder: Path
     """The folder of the trials' folders."""
     tokens: Path | None = None
-    """The folder of passages' tokens; a trial that finds none of its own there makes them."""
+    """The folder of passages' tokens; a trial that finds none there for it reads texts."""
 
 
 def folder_name(number: object) -> str:
