@@ -138,9 +138,9 @@ class ContextBuilder:
         after = tail[before:]
         whole = self._ids([self._halves(one, _ANY_QUESTION).text for one in passages])
         for passage, ids in zip(passages, whole, strict=True):
-            if ids[len(ids) - len(after) :] != after or len(ids) < len(tail):
+            if len(ids) < len(tail) or ids[-len(after) :] != after:
                 raise InseparableError(
-                    f"the generator's tokenizer reads a question differently after passage "
+                    "the generator's tokenizer reads a question differently after passage "
                     f"{passage.id!r}"
                 )
         return [ids[before : len(ids) - len(after)] for ids in whole]
@@ -180,7 +180,7 @@ class ContextBuilder:
         if len(head) > room and room <= len(self._empty):
             return self._truncated(self._halves(None, question).text)
         before = self._n_before
-        return np.concatenate([tail[:before], head[: max(room, 0)], tail[before:]])
+        return np.concatenate([tail[:before], head[:room], tail[before:]])
 
     def _divided(self, halves: _Halves) -> tuple[list[int], list[tuple[int, int]], int]:
         """Return tokens, their places in the text, and how many come before the tail's."""
