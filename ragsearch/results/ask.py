@@ -79,6 +79,7 @@ class Answerer:
             used = pipeline.retrieve([question], max(n_docs, *RECALL_AT)).first(n_docs)
             contexts = pipeline.read([question], used)
             answer = generate_answers(pipeline.model, contexts, used.doc_scores)[0]
+        texts = pipeline.contexts.texts([question], used.passages)
         scores = used.doc_scores[0].tolist()
         read = [place for place, score in enumerate(scores) if score > -math.inf]
         weights = shares(scores)
@@ -92,7 +93,7 @@ class Answerer:
                 for place in read
                 if (passage := used.passages[0][place]) is not None
             ],
-            contexts=[contexts.texts[place] for place in read],
+            contexts=[texts[place] for place in read],
             doc_scores=[scores[place] for place in read],
         )
 

@@ -238,7 +238,6 @@ def _answered(row: Prediction, retrieval: Retrieval, prediction: str) -> Example
         found_scores=retrieval.found_scores,
         n_read=retrieval.n_read,
         prediction=prediction,
-        contexts=[],
         em=exact_match(prediction, row.answers),
         f1=f1(prediction, row.answers),
         rouge_l=rouge_l(prediction, row.answers),

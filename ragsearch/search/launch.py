@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 
 from ray import tune
 from ray.tune.experiment import Trial
@@ -30,8 +31,17 @@ log = logging.getLogger(__name__)
 _TUNE = "tune"  # the folder of Ray Tune in that of a search
 
 
-def run_trials(spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex]) -> None:
-    """Run every trial of a search and fill its record, its status included."""
+def run_trials(
+    spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex], tokens: Path
+) -> None:
+    """Run every trial of a search and fill its record, its status included.
+
+    Args:
+        spec: The search.
+        record: Its record, open.
+        indexes: Those its trials can ask for, by name.
+        tokens: Folder of their passages' tokens.
+    """
     resources, end = spec.file.resources, EndOfSearch(spec.file.budget.wall_s)
     with ExitStack() as stack:
         joined = stack.enter_context(cluster(resources.cluster))
@@ -43,6 +53,7 @@ def run_trials(spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex
                 for name, index in indexes.items()
             },
             record.folder / _TUNE,
+            tokens,
         )
         tracker = stack.enter_context(_tracked(spec, record, end))
         callbacks = [Bookkeeper(spec, record, end), tracker]

@@ -7,8 +7,7 @@ pools, opens MLflow. Trials are told names only.
 import json
 import logging
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from ragsearch.index.open import PassageIndex, open_index
 from ragsearch.search.cluster import prepare
 from ragsearch.search.plan import make_plan
 from ragsearch.search.record import SearchRecord, Status, UsedIndex
+from ragsearch.search.tokens import Progress, tokenise_passages
 from ragsearch.spec import Spec
 
 log = logging.getLogger(__name__)
@@ -43,10 +43,6 @@ class SearchResult:
         return self.record.folder
 
 
-Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
-"""Opens a progress bar with a title; what it gives takes passages done and passages in all."""
-
-
 def run_search(
     spec: Spec, *, output: Path = Path("runs"), progress: Progress | None = None
 ) -> SearchResult:
@@ -55,7 +51,7 @@ def run_search(
     Args:
         spec: A loaded space file.
         output: Folder for searches and indexes.
-        progress: Shows how far an index is built.
+        progress: Shows how far an index is built, and its passages are tokenised.
 
     Returns:
         The finished search, its record also on disk.
@@ -73,10 +69,11 @@ def run_search(
     for line in make_plan(spec, check_inputs(spec)).lines():
         log.info("%s", line)
     indexes = build_indexes(spec, output, progress)
+    tokens = tokenise_passages(spec, indexes, output, progress)
     record = _open_record(spec, indexes, output)
     started = time.monotonic()
     try:
-        run_trials(spec, record, indexes)
+        run_trials(spec, record, indexes, tokens)
     except KeyboardInterrupt:
         record.status = Status.INTERRUPTED
         raise

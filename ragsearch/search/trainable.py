@@ -52,6 +52,8 @@ class TrialJob:
     """By the index's name in the space file."""
     folder: Path
     """The folder of the trials' folders."""
+    tokens: Path | None = None
+    """The folder of passages' tokens; a trial that finds none there for it reads texts."""
 
 
 def folder_name(number: object) -> str:
@@ -93,6 +95,7 @@ def _train(config: dict[str, object], job: TrialJob, workers: "Workers") -> None
             objective=file.objectives[0],
             seed=file.seed,
             workers=workers,
+            tokens=job.tokens,
         )
 
 

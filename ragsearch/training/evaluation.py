@@ -80,7 +80,6 @@ class Example(Retrieval):
     """One question answered and scored."""
 
     prediction: str
-    contexts: list[str]
     em: float
     f1: float
     rouge_l: float
@@ -118,7 +117,6 @@ def evaluate_batch(pipeline: Pipeline, questions: Sequence[Question]) -> list[Ex
             found_scores=found.doc_scores[number].tolist(),
             n_read=n_docs,
             prediction=prediction,
-            contexts=contexts.texts[number * n_docs : (number + 1) * n_docs],
             em=exact_match(prediction, question.answers),
             f1=f1(prediction, question.answers),
             rouge_l=rouge_l(prediction, question.answers),

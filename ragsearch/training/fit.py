@@ -26,6 +26,7 @@ from ragsearch.training.loss import DivergedError
 from ragsearch.training.model import TrialModel, assemble
 from ragsearch.training.module import RagModule, Step
 from ragsearch.training.pipeline import Pipeline
+from ragsearch.training.tokens import PassageTokens, open_tokens
 from ragsearch.training.workers import Workers
 
 __all__ = ["DivergedError", "EpochReport", "fit_module", "fit_trial"]
@@ -56,6 +57,7 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     objective: ObjectiveSection,
     seed: int,
     workers: Workers = Workers(),
+    tokens: Path | None = None,
 ) -> None:
     """Fine-tune one configuration and report after every epoch.
 
@@ -68,6 +70,8 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
         seed: Of dropout, and of the order of questions.
         workers: Who trains it together; each of them calls this with its own, and reports the
             same.
+        tokens: Where `write_tokens` put tokens of passages; those of this trial's index and
+            tokenizer are read if they are there.
 
     Raises:
         DivergedError: If a loss or the question encoder's output is no longer finite.
@@ -77,7 +81,7 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     model = assemble(trial)
     if workers.rank:
         torch.manual_seed(seed + workers.rank)  # dropout of its own, on questions of its own
-    pipeline = Pipeline(model, retriever)
+    pipeline = Pipeline(model, retriever, _tokens(tokens, model, retriever))
     module = RagModule(pipeline, workers)
     reporter = _Reporter(model, module, objective, report)
     fit_module(
@@ -103,6 +107,14 @@ def fit_module(module: RagModule, train: "Steps", val: "Shares", watcher: pl.Cal
     pipeline = module.pipeline
     with _quiet(), closing(pipeline):
         _trainer(pipeline.model.trial, watcher).fit(module, train, val)
+
+
+def _tokens(
+    folder: Path | None, model: TrialModel, retriever: Retriever | None
+) -> PassageTokens | None:
+    if folder is None or retriever is None:
+        return None
+    return open_tokens(folder, retriever, model.context_builder())
 
 
 @contextmanager

@@ -189,14 +189,7 @@ class RagModel(TrialModel):
 
     @override
     def context_builder(self) -> ContextBuilder:
-        settings = self.trial.model
-        return ContextBuilder(
-            self.generator_tokenizer,
-            self.trial.train.max_context_length,
-            settings.prefix,
-            settings.title_separator,
-            settings.doc_separator,
-        )
+        return ContextBuilder.of_trial(self.generator_tokenizer, self.trial)
 
     @override
     def generation_inputs(

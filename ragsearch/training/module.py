@@ -115,7 +115,7 @@ class RagModule(pl.LightningModule):
     def _retrieve(self, texts: list[str], following: list[Question] | None) -> Retrieved:
         """Return this step's passages, and have those of the next one found meanwhile."""
         asked, pipeline = self.pipeline.model.trial.retrieval, self.pipeline
-        retrieved = pipeline.retrieve(texts, asked.n_docs, self._ahead)
+        retrieved = pipeline.retrieve(texts, asked.n_docs, self._ahead, texts=False)
         self._ahead = None
         if asked.prefetch and following is not None:
             later = [question.question for question in following]

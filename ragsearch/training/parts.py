@@ -81,12 +81,27 @@ def open_generator(trial: TrialSection) -> tuple[PreTrainedModel, PreTrainedToke
         if config is not None:
             _regularise(_part_of(config, "generator"), trial)
             generator: PreTrainedModel = _open_checkpoint(name, config).rag.generator
-            tokenizer = _checkpoint_tokenizer(name, "generator")
         else:
             generator = _open_seq2seq(trial)
+    return generator, open_generator_tokenizer(name)
+
+
+def open_generator_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a generator, no weights read.
+
+    Args:
+        name: Folder or hub id of the generator, or of a whole RAG checkpoint.
+
+    Raises:
+        BadInputError: If it cannot be used, with the reason.
+    """
+    with _translated(name, "generator"):
+        if _checkpoint_config(name) is not None:
+            tokenizer = _checkpoint_tokenizer(name, "generator")
+        else:
             tokenizer = load_tokenizer(name)
     _check_generator_tokenizer(tokenizer, name)
-    return generator, tokenizer
+    return tokenizer
 
 
 def _checkpoint_config(name: str) -> RagConfig | None:

@@ -28,6 +28,7 @@ from ragsearch.training.contexts import ContextBuilder, Contexts
 from ragsearch.training.encoded import encoder_states
 from ragsearch.training.loss import DivergedError
 from ragsearch.training.model import RagModel, TrialModel, shift_right
+from ragsearch.training.tokens import PassageTokens
 
 _N_KEPT = 65_536  # vectors of questions: 200 MB at 768 dimensions
 
@@ -37,20 +38,24 @@ class Found(NamedTuple):
 
     hits: Hits
     passages: list[list[Passage | None]]
+    """Empty where only their ids were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieved:
     """What the retriever found for a batch of questions."""
 
+    ids: Int64[np.ndarray, "B K"]
+    """Numbers of the passages, best first; -1 where there are fewer than asked for."""
     passages: list[list[Passage | None]]
-    """Best first; None where there are fewer passages than asked for."""
+    """The same passages, None for -1; empty where only ids were asked for."""
     doc_scores: Float[Tensor, "B K"]
     """Inner products of question and passage; -inf where there is no passage."""
 
     def first(self, n_docs: int) -> "Retrieved":
         """Return the best passages of each question only."""
-        return Retrieved([row[:n_docs] for row in self.passages], self.doc_scores[:, :n_docs])
+        passages = [row[:n_docs] for row in self.passages]
+        return Retrieved(self.ids[:, :n_docs], passages, self.doc_scores[:, :n_docs])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,8 @@ class Pipeline:
     model: TrialModel
     retriever: Retriever | None
     """None lets the generator answer from the question alone; only a RAG model has one."""
+    tokens: PassageTokens | None = None
+    """The retriever's passages as the generator reads them, where somebody tokenised them."""
     waits_s: list[float] = field(default_factory=list, init=False)
     """Seconds each call waited for hits and passages, until whoever reads them clears them."""
     contexts: ContextBuilder = field(init=False)
@@ -83,15 +90,22 @@ class Pipeline:
         self.contexts = self.model.context_builder()
 
     def retrieve(
-        self, questions: Sequence[str], n_docs: int, ahead: Future[Found] | None = None
+        self,
+        questions: Sequence[str],
+        n_docs: int,
+        ahead: Future[Found] | None = None,
+        *,
+        texts: bool = True,
     ) -> Retrieved:
-        """Encode the questions and fetch their best passages.
+        """Encode the questions and find their best passages.
 
         Args:
             questions: What to find passages for.
             n_docs: Passages a question.
             ahead: What `request` gave for these questions: its passages are waited for and
                 scored by the question encoder as it is now.
+            texts: Whether the passages' texts are needed; `read` does without where their
+                tokens are there.
 
         Returns:
             `n_docs` passages a question, fewer only as `None`.
@@ -101,18 +115,24 @@ class Pipeline:
         """
         if self.retriever is None:
             scores = torch.zeros(len(questions), 1, device=self.model.network.device)
-            return Retrieved([[None] for _ in questions], scores)
+            nothing = np.full((len(questions), 1), -1, dtype=np.int64)
+            return Retrieved(nothing, [[None] for _ in questions], scores)
         vectors = self._encode(questions)
         queries = _queries(vectors)
         started = time.perf_counter()
-        found = self._find(self.retriever, queries, n_docs) if ahead is None else ahead.result()
+        if ahead is None:
+            found = self._find(self.retriever, queries, n_docs, texts=texts)
+        else:
+            found = ahead.result()
         self.waits_s.append(time.perf_counter() - started)
         is_stale = ahead is not None and not self.is_frozen
         scores = document_scores(vectors, found.hits, is_stale=is_stale)
-        return Retrieved(found.passages, scores)
+        return Retrieved(found.hits.ids, found.passages, scores)
 
     def request(self, questions: Sequence[str], n_docs: int) -> Future[Found] | None:
         """Have passages found by a thread, for questions that `retrieve` is given later.
+
+        Their texts are fetched only where `read` needs them.
 
         The encoder reads them without dropout and without gradient, and draws no random number.
 
@@ -126,7 +146,7 @@ class Pipeline:
             return None
         with torch.no_grad(), _evaluating(self._rag.question_encoder):
             queries = _queries(self._encode(questions))
-        return self._thread.submit(self._find, self.retriever, queries, n_docs)
+        return self._thread.submit(self._find, self.retriever, queries, n_docs, texts=False)
 
     @cached_property
     def _thread(self) -> ThreadPoolExecutor:
@@ -170,21 +190,29 @@ class Pipeline:
         return vector
 
     def _find(
-        self, retriever: Retriever, queries: Float[np.ndarray, "B D"], n_docs: int
+        self,
+        retriever: Retriever,
+        queries: Float[np.ndarray, "B D"],
+        n_docs: int,
+        *,
+        texts: bool,
     ) -> Found:
         asked = self.model.trial.retrieval
         hits = retriever.retrieve(queries, n_docs, Knobs(asked.ef_search, asked.nprobe))
+        if not texts and self.tokens is not None:
+            return Found(hits, [])
         known = hits.ids >= 0
-        texts = iter(retriever.passages(hits.ids[known]))
-        return Found(hits, [[next(texts) if there else None for there in row] for row in known])
+        found = iter(retriever.passages(hits.ids[known]))
+        return Found(hits, [[next(found) if there else None for there in row] for row in known])
 
     def read(self, questions: Sequence[str], retrieved: Retrieved) -> Contexts:
         """Return what the generator reads, on its device."""
-        contexts = self.contexts.build(questions, retrieved.passages)
+        if self.tokens is None:
+            contexts = self.contexts.build(questions, retrieved.passages)
+        else:
+            contexts = self.contexts.join(questions, self.tokens.take(retrieved.ids))
         device = self.model.network.device
-        return Contexts(
-            contexts.texts, contexts.input_ids.to(device), contexts.attention_mask.to(device)
-        )
+        return Contexts(contexts.input_ids.to(device), contexts.attention_mask.to(device))
 
     def labels(self, answers: Sequence[str]) -> Labels:
         """Return answers as tokens, end token included."""

@@ -32,6 +32,8 @@ def test_trials_with_and_without_retrieval_share_a_search(tiny, tmp_path):
     trials = json.loads(ragsearch("trials", "--json", cwd=tmp_path))["trials"]
     kinds = {trial["trial"]: trial["params"]["model.type"] for trial in trials}
     assert set(kinds.values()) == {"rag_sequence", "closed_book"}
+    (tokens,) = (tmp_path / "runs" / "tokens").iterdir()  # of the trials that read passages
+    assert {file.name for file in tokens.iterdir()} == {"ids.uint16", "offsets.int64"}
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("tiny").experiment_id
     runs = client.search_runs([experiment], "tags.`ragsearch.trial` != ''")

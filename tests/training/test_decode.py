@@ -108,7 +108,7 @@ def test_thorough_decoding_finds_the_answer_of_the_largest_marginal_likelihood(
     expected = []
     for number in range(len(texts)):
         rows = slice(3 * number, 3 * number + 3)
-        own = Contexts([], contexts.input_ids[rows], contexts.attention_mask[rows])
+        own = Contexts(contexts.input_ids[rows], contexts.attention_mask[rows])
         expected.append(slow_rag_sequence(model, own, scores[number]))
     assert answers == [text for text, _ in expected]
     assert max(n_candidates for _, n_candidates in expected) > 1
@@ -191,7 +191,7 @@ def test_rag_token_steps_over_the_marginal_distribution(
     expected = []
     for number in range(len(texts)):
         rows = slice(3 * number, 3 * number + 3)
-        own = Contexts([], contexts.input_ids[rows], contexts.attention_mask[rows])
+        own = Contexts(contexts.input_ids[rows], contexts.attention_mask[rows])
         expected.append(slow_rag_token(model, own, scores[number]))
     assert answers == expected
 
@@ -248,7 +248,7 @@ def test_a_missing_passage_takes_no_part_in_an_answer(
     contexts, scores = read(Pipeline(model, retriever), texts, n_docs=3)
     scores[:, 2] = -torch.inf
     keep = torch.tensor([0, 1, 3, 4])
-    fewer = Contexts([], contexts.input_ids[keep], contexts.attention_mask[keep])
+    fewer = Contexts(contexts.input_ids[keep], contexts.attention_mask[keep])
 
     answers = generate_answers(model, contexts, scores)
 

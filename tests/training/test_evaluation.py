@@ -39,7 +39,6 @@ def test_an_example_has_the_passages_answered_from_and_their_scores(
     answers = generate_answers(pipeline.model, contexts, found.doc_scores)
     assert [example.prediction for example in examples] == answers
     assert [example.passages for example in examples] == found.passages
-    assert examples[0].contexts + examples[1].contexts == contexts.texts
     assert examples[1].doc_scores == pytest.approx(found.doc_scores[1].tolist(), rel=1e-5)
     assert all(example.nll > 0 and example.n_tokens >= 2 for example in examples)
 
@@ -199,7 +198,6 @@ def test_a_question_without_any_passage_is_answered_alone(
 
     assert predictions(nothing) == predictions(alone)
     assert [example.nll for example in nothing] == pytest.approx([e.nll for e in alone])
-    assert alone[0].contexts == [f" // {val[0].question}"]
     assert alone[0].passages == [None]
     assert all(math.isfinite(example.nll) for example in nothing)
 

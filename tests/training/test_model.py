@@ -132,7 +132,8 @@ def test_stock_transformers_reads_the_same_contexts(
 
     ours = pipeline.read([question], found)
     width = ours.input_ids.shape[1]
-    assert ours.texts[0].startswith(f"answer: {passages[0].title} : {passages[0].text[:9]}")
+    texts = pipeline.contexts.texts([question], found.passages)
+    assert texts[0].startswith(f"answer: {passages[0].title} : {passages[0].text[:9]}")
     assert torch.equal(ours.input_ids, ids[:, :width])
     assert not mask[:, width:].any()
 

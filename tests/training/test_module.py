@@ -445,7 +445,7 @@ def test_the_parts_of_a_step_hold_questions_of_like_width(
     module = RagModule(Pipeline(assemble(make_trial(train__batch_size=2)), retriever))
     widths = [9, 3, 8, 2, 5, 5, 7, 1, 4, 4]  # of two contexts a question
     mask = torch.tensor([[1] * width + [0] * (9 - width) for width in widths])
-    contexts = Contexts([""] * 10, mask, mask)
+    contexts = Contexts(mask, mask)
 
     parts = [part.tolist() for part in module._parts(contexts, 5)]
 
