@@ -19,7 +19,8 @@ from ragsearch.bench.plan import Kind
 from ragsearch.bench.processes import BenchError, PlainProcess, Process, RayProcess, ask
 from ragsearch.bench.retrieval import Report
 from ragsearch.bench.train_plan import EFFORTS, Design, Device, Size, TrainPlan
-from ragsearch.bench.trainees import Bare, Measured, Original, Ours, Reading, Reference, Task
+from ragsearch.bench.trainee import Measured, Task
+from ragsearch.bench.trainees import Bare, Original, Ours, Reading, Reference
 from ragsearch.errors import BadInputError
 from ragsearch.search.cluster import cluster
 from ragsearch.spec import TrialSection
