@@ -37,11 +37,19 @@ from ragsearch.training.pipeline import Pipeline
 from ragsearch.training.workers import Workers
 
 
+class First(NamedTuple):
+    """What comes out of the first batch before anything is trained, dropout off."""
+
+    loss: float
+    """The mean over target tokens."""
+    passages: list[list[str]]
+    """Ids of what each question found, best first."""
+
+
 class Reading(NamedTuple):
     """What must come out, and how much is read for it."""
 
-    loss: float
-    """Of the first batch, dropout off: the mean over target tokens."""
+    first: First
     n_tokens: float
     """Of contexts and targets, of a timed step."""
 
@@ -62,6 +70,8 @@ class Reference(PlainTrainee):
         self._model.stop_training()
         tensors: dict[str, Tensor] = {}
         n_tokens = []
+        with self._arithmetic():
+            first = _first(self._pipeline, self._batches[0])
         for number, batch in enumerate(self._batches):
             tensors |= (read := self._read(f"step {number}", batch))
             n_tokens.append(float(sum(read[name].sum() for name in read if "mask" in name)))
@@ -69,7 +79,7 @@ class Reference(PlainTrainee):
             tensors |= self._read(f"val {number}", batch)
         save_file(tensors, self.task.read)
         timed = n_tokens[self.task.n_warm :]
-        return Reading(_loss(self._pipeline, self._batches[0]), sum(timed) / len(timed))
+        return Reading(first, sum(timed) / len(timed))
 
     @torch.no_grad()
     def _read(self, name: str, batch: Sequence[Question]) -> dict[str, Tensor]:
@@ -170,15 +180,16 @@ class Original(PlainTrainee):
         network.set_retriever(self._retriever)
 
     @torch.no_grad()
-    def loss(self) -> float:
-        """Return the loss of the first batch, dropout off: the mean over target tokens."""
+    def first(self) -> First:
+        """Return what comes out of the first batch."""
         self.network.eval()
         labels = self._labels(self._batches[0])
         with self._arithmetic():
             total = float(self._loss_of(self._batches[0]))
         pad = self._model.generator.config.pad_token_id
         # stock code sums over batch and tokens (trap B13), the start token not among them
-        return total / int((labels[:, 1:] != pad).sum())
+        loss = total / int((labels[:, 1:] != pad).sum())
+        return First(loss, [[f"p{row}" for row in rows] for rows in self._retriever.ids])
 
     def run(self) -> Measured:
         """Train and validate."""
@@ -240,11 +251,11 @@ class Ours(Trainee):
         pool = join_pool(task.pool, task.index.manifest.fingerprint, who="bench")
         self._pipeline = _pipeline(task, pool, self.device)
 
-    def loss(self) -> float:
-        """Return the loss of the first batch, dropout off: the mean over target tokens."""
+    def first(self) -> First:
+        """Return what comes out of the first batch."""
         self._pipeline.model.stop_training()
         with self._arithmetic():
-            return _loss(self._pipeline, self._batches[0])
+            return _first(self._pipeline, self._batches[0])
 
     def run(self) -> Measured:
         """Train and validate."""
@@ -311,12 +322,14 @@ class _TimedRetriever(RagRetriever):
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[no-untyped-call] # Transformers leaves it so
         self.waits_s: list[float] = []
+        self.ids: list[list[int]] = []
 
     @override
     def retrieve(self, question_hidden_states: Any, n_docs: int) -> Any:  # Any: as declared
         start = time.perf_counter()
         found = super().retrieve(question_hidden_states, n_docs)
         self.waits_s.append(time.perf_counter() - start)
+        self.ids = found[1].tolist()
         return found
 
 
@@ -327,15 +340,16 @@ def _pipeline(task: Task, retriever: Retriever, device: torch.device) -> Pipelin
 
 
 @torch.no_grad()
-def _loss(pipeline: Pipeline, batch: Sequence[Question]) -> float:
-    """Return the loss that a training step minimises: the mean over target tokens."""
+def _first(pipeline: Pipeline, batch: Sequence[Question]) -> First:
+    """Return the loss that a training step minimises, and the passages it reads."""
     texts = [question.question for question in batch]
     retrieved = pipeline.retrieve(texts, pipeline.model.trial.retrieval.n_docs)
     labels = pipeline.labels([question.answers[0] for question in batch])
     logits = pipeline.logits(pipeline.read(texts, retrieved), retrieved.doc_scores, labels)
     scores = retrieved.doc_scores
     loss = marginal_loss(pipeline.model.kind, logits, scores, labels.ids, labels.mask)
-    return float(loss.nll.sum() / labels.mask.sum())
+    found = [[one.source_id for one in row if one is not None] for row in retrieved.passages]
+    return First(float(loss.nll.sum() / labels.mask.sum()), found)
 
 
 def _loader(questions: Sequence[Question], size: int) -> DataLoader[list[Question]]:
