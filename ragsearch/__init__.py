@@ -28,7 +28,7 @@ The map: the packages in the order the data travels, each with its modules in th
                   leaderboard bundle export card answering predictions evaluate ask
     bench       what a retrieval call and a training step cost, side by side
                   plan indexes client connections processes designs same costs retrieval
-                  report train_plan models trainees train train_report
+                  report train_plan models trainee trainees train train_report
     cli         the commands: parse, call one function, print
                   app options space starter index pool results bench printing
     __main__    `python -m ragsearch`

@@ -1,7 +1,7 @@
 """The bench of training: three designs, the same weights and batches, one run.
 
 In: a `TrainPlan`. Out: a `Row` a model, device and design, after a check that the designs
-compute the same loss.
+find the same passages and compute the same loss.
 """
 
 import os
@@ -19,7 +19,8 @@ from ragsearch.bench.plan import Kind
 from ragsearch.bench.processes import BenchError, PlainProcess, Process, RayProcess, ask
 from ragsearch.bench.retrieval import Report
 from ragsearch.bench.train_plan import EFFORTS, Design, Device, Size, TrainPlan
-from ragsearch.bench.trainees import Bare, Measured, Original, Ours, Reading, Reference, Task
+from ragsearch.bench.trainee import Measured, Task
+from ragsearch.bench.trainees import Bare, First, Original, Ours, Reading, Reference
 from ragsearch.errors import BadInputError
 from ragsearch.search.cluster import cluster
 from ragsearch.spec import TrialSection
@@ -59,7 +60,7 @@ def measure(plan: TrainPlan, report: Report) -> Figures:
 
     Raises:
         BadInputError: If the plan asks what cannot be measured here.
-        BenchError: If a design fails, or computes another loss than the others.
+        BenchError: If a design fails, finds other passages or computes another loss.
         ClusterUnavailableError: If Ray cannot be started.
     """
     plan.check()
@@ -164,8 +165,8 @@ class _Measuring:
     def _row(self, design: Design, reading: Reading) -> Row:
         with _process(self._started(design)) as process:
             if design is not Design.BARE:  # it reads each passage for itself: another loss
-                (loss,) = ask([process], "loss")
-                check_loss(design, loss, reading.loss, _TOLERANCES[self._task.device])
+                (first,) = ask([process], "first")
+                check_first(design, first, reading.first, _TOLERANCES[self._task.device])
             measured: Measured
             (measured,) = ask([process], "run")
         self._tell(f"{design}: {_ms(measured.step_s)} a step")
@@ -194,16 +195,27 @@ class _Measuring:
         self._report(f"{self._size}, {self._task.device}: {what}")
 
 
-def check_loss(design: Design, loss: float, expected: float, tolerance: float) -> None:
-    """Compare the loss of a design's first batch with what it must be.
+def check_first(design: Design, first: First, expected: First, tolerance: float) -> None:
+    """Compare what a design makes of the first batch with what the index in one process gives.
+
+    Args:
+        design: Which.
+        first: What it found and computed.
+        expected: What it must.
+        tolerance: Of the loss, as a share of it.
 
     Raises:
-        BenchError: If it differs by more than the tolerance, a share of the loss.
+        BenchError: If it finds other passages, or the loss differs by more.
     """
-    if not abs(loss - expected) <= tolerance * abs(expected):
+    pairs = zip(first.passages, expected.passages, strict=True)
+    n_other = sum(found != wanted for found, wanted in pairs)
+    if n_other:
+        n = len(expected.passages)
+        raise BenchError(f"design {design}: {n_other} of {n} questions find other passages")
+    if not abs(first.loss - expected.loss) <= tolerance * abs(expected.loss):
         raise BenchError(
-            f"design {design}: the loss of the first batch is {loss:.6f}, and {expected:.6f} "
-            "where the same model reads the index in one process"
+            f"design {design}: the loss of the first batch is {first.loss:.6f} instead of "
+            f"{expected.loss:.6f}"
         )
 
 

@@ -9,163 +9,52 @@ Axes: B questions, K passages per question, S context tokens, T answer tokens.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from transformers import RagRetriever
 from typing_extensions import override
 
-from ragsearch.bench.indexes import BenchIndex
 from ragsearch.bench.train_plan import Device
+from ragsearch.bench.trainee import Measured, PlainTrainee, Task, Trainee
 from ragsearch.data.questions import Question
 from ragsearch.index.hf import FAISS, PASSAGES
 from ragsearch.index.open import open_index
 from ragsearch.retrieval.retriever import InProcessRetriever, Retriever
-from ragsearch.spec import TrialSection
 from ragsearch.training.fit import Shares, Steps, fit_module
 from ragsearch.training.loss import marginal_loss
 from ragsearch.training.model import RagModel, assemble
 from ragsearch.training.module import RagModule
-from ragsearch.training.optimizer import make_optimizer, parameter_groups
 from ragsearch.training.parts import open_generator
 from ragsearch.training.pipeline import Pipeline
 from ragsearch.training.workers import Workers
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What every trainee is given."""
+class First(NamedTuple):
+    """What comes out of the first batch before anything is trained, dropout off."""
 
-    trial: TrialSection
-    index: BenchIndex
-    pool: str
-    """Name of the pool of the index."""
-    questions: tuple[list[Question], list[Question]]
-    """Those to train on, those to validate on; in batches, in this order."""
-    n_warm: int
-    """Steps before those that are timed."""
-    device: Device
-    threads: int
-    read: Path
-    """Where `Reference` leaves what the generator reads."""
-
-    def batches(self, questions: Sequence[Question]) -> list[Sequence[Question]]:
-        """Return the batches of training, or of validation."""
-        size = self.trial.optim.effective_batch
-        return [questions[start : start + size] for start in range(0, len(questions), size)]
-
-    @property
-    def steps(self) -> list[Sequence[Question]]:
-        """Batches of all steps, those that are not timed first."""
-        return self.batches(self.questions[0])
-
-
-class Measured(NamedTuple):
-    """What training and validating took."""
-
-    step_s: float
-    waiting_s: float
-    """Of a step, for hits and passages."""
-    val_s: float
-    """Of an example."""
-    peak_bytes: int
+    loss: float
+    """The mean over target tokens."""
+    passages: list[list[str]]
+    """Ids of what each question found, best first."""
 
 
 class Reading(NamedTuple):
     """What must come out, and how much is read for it."""
 
-    loss: float
-    """Of the first batch, dropout off: the mean over target tokens."""
+    first: First
     n_tokens: float
     """Of contexts and targets, of a timed step."""
 
 
-class _Trainee:
-    """What all of them do alike."""
-
-    def __init__(self, task: Task) -> None:
-        torch.set_num_threads(task.threads)
-        torch.manual_seed(0)
-        self.task = task
-        self.device = torch.device(task.device)
-        self._batches = task.steps
-
-    @contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        """Compute as the trial's precision says."""
-        is_mixed = self.task.trial.train.precision == "bf16-mixed"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_mixed):
-            yield
-
-    def _timed(self, calls: Sequence[Callable[[], None]]) -> float:
-        """Return the seconds of a call, when all its work is done."""
-        self._finish()
-        start = time.perf_counter()
-        for call in calls:
-            call()
-        self._finish()
-        return (time.perf_counter() - start) / len(calls)
-
-    def _finish(self) -> None:
-        if self.device.type == Device.CUDA:
-            torch.cuda.synchronize()
-
-    def _peak_bytes(self) -> int:
-        """Return the most memory this process ever had; on a GPU, of the GPU's."""
-        if self.device.type == Device.CUDA:
-            return torch.cuda.max_memory_allocated()
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        (peak,) = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-        return 1024 * int(peak)
-
-
-class _PlainTrainee(_Trainee):
-    """One that is trained by a plain loop: without Lightning, which costs it nothing."""
-
-    network: nn.Module
-
-    def _start(self) -> None:
-        optim = self.task.trial.optim
-        self._optimizer = make_optimizer(parameter_groups(self.network, optim), optim)
-        self.network.train()
-
-    def _train(self, loss: Callable[[int], Tensor], number: int) -> None:
-        """Take an optimiser step."""
-        self._optimizer.zero_grad()
-        with self._arithmetic():
-            value = loss(number)
-        value.backward()  # type: ignore[no-untyped-call] # torch leaves it so
-        limit = self.task.trial.optim.max_grad_norm
-        if limit is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), limit)
-        self._optimizer.step()
-
-    def _step_s(self, loss: Callable[[int], Tensor], then: Callable[[], None]) -> float:
-        """Return the seconds of a timed step.
-
-        Args:
-            loss: Of a batch.
-            then: Called when those that are not timed are done.
-        """
-        self._start()
-        steps = [partial(self._train, loss, at) for at in range(len(self._batches))]
-        for step in steps[: self.task.n_warm]:
-            step()
-        then()
-        return self._timed(steps[self.task.n_warm :])
-
-
-class Reference(_PlainTrainee):
+class Reference(PlainTrainee):
     """The question encoder alone, and our model over the index in this process."""
 
     def __init__(self, task: Task) -> None:
@@ -181,6 +70,8 @@ class Reference(_PlainTrainee):
         self._model.stop_training()
         tensors: dict[str, Tensor] = {}
         n_tokens = []
+        with self._arithmetic():
+            first = _first(self._pipeline, self._batches[0])
         for number, batch in enumerate(self._batches):
             tensors |= (read := self._read(f"step {number}", batch))
             n_tokens.append(float(sum(read[name].sum() for name in read if "mask" in name)))
@@ -188,7 +79,7 @@ class Reference(_PlainTrainee):
             tensors |= self._read(f"val {number}", batch)
         save_file(tensors, self.task.read)
         timed = n_tokens[self.task.n_warm :]
-        return Reading(_loss(self._pipeline, self._batches[0]), sum(timed) / len(timed))
+        return Reading(first, sum(timed) / len(timed))
 
     @torch.no_grad()
     def _read(self, name: str, batch: Sequence[Question]) -> dict[str, Tensor]:
@@ -212,7 +103,7 @@ class Reference(_PlainTrainee):
         return self._model.encode_questions(texts).float().square().mean()
 
 
-class Bare(_PlainTrainee):
+class Bare(PlainTrainee):
     """The generator alone, on the contexts that retrieval would give: the limit."""
 
     def __init__(self, task: Task) -> None:
@@ -266,7 +157,7 @@ class Bare(_PlainTrainee):
             float(self._nll(name))
 
 
-class Original(_PlainTrainee):
+class Original(PlainTrainee):
     """The original's way: stock `RagRetriever`, stock forward, every context padded.
 
     What Lightning costs is not in it. Labels begin with the decoder's start token, which the
@@ -289,15 +180,16 @@ class Original(_PlainTrainee):
         network.set_retriever(self._retriever)
 
     @torch.no_grad()
-    def loss(self) -> float:
-        """Return the loss of the first batch, dropout off: the mean over target tokens."""
+    def first(self) -> First:
+        """Return what comes out of the first batch."""
         self.network.eval()
         labels = self._labels(self._batches[0])
         with self._arithmetic():
             total = float(self._loss_of(self._batches[0]))
         pad = self._model.generator.config.pad_token_id
         # stock code sums over batch and tokens (trap B13), the start token not among them
-        return total / int((labels[:, 1:] != pad).sum())
+        loss = total / int((labels[:, 1:] != pad).sum())
+        return First(loss, [[f"p{row}" for row in rows] for rows in self._retriever.ids])
 
     def run(self) -> Measured:
         """Train and validate."""
@@ -347,7 +239,7 @@ class Original(_PlainTrainee):
         return labels.to(self.device)
 
 
-class Ours(_Trainee):
+class Ours(Trainee):
     """A trial of ragsearch, trained and validated by Lightning, its passages from a pool."""
 
     def __init__(self, task: Task) -> None:
@@ -359,11 +251,11 @@ class Ours(_Trainee):
         pool = join_pool(task.pool, task.index.manifest.fingerprint, who="bench")
         self._pipeline = _pipeline(task, pool, self.device)
 
-    def loss(self) -> float:
-        """Return the loss of the first batch, dropout off: the mean over target tokens."""
+    def first(self) -> First:
+        """Return what comes out of the first batch."""
         self._pipeline.model.stop_training()
         with self._arithmetic():
-            return _loss(self._pipeline, self._batches[0])
+            return _first(self._pipeline, self._batches[0])
 
     def run(self) -> Measured:
         """Train and validate."""
@@ -430,12 +322,14 @@ class _TimedRetriever(RagRetriever):
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[no-untyped-call] # Transformers leaves it so
         self.waits_s: list[float] = []
+        self.ids: list[list[int]] = []
 
     @override
     def retrieve(self, question_hidden_states: Any, n_docs: int) -> Any:  # Any: as declared
         start = time.perf_counter()
         found = super().retrieve(question_hidden_states, n_docs)
         self.waits_s.append(time.perf_counter() - start)
+        self.ids = found[1].tolist()
         return found
 
 
@@ -446,15 +340,16 @@ def _pipeline(task: Task, retriever: Retriever, device: torch.device) -> Pipelin
 
 
 @torch.no_grad()
-def _loss(pipeline: Pipeline, batch: Sequence[Question]) -> float:
-    """Return the loss that a training step minimises: the mean over target tokens."""
+def _first(pipeline: Pipeline, batch: Sequence[Question]) -> First:
+    """Return the loss that a training step minimises, and the passages it reads."""
     texts = [question.question for question in batch]
     retrieved = pipeline.retrieve(texts, pipeline.model.trial.retrieval.n_docs)
     labels = pipeline.labels([question.answers[0] for question in batch])
     logits = pipeline.logits(pipeline.read(texts, retrieved), retrieved.doc_scores, labels)
     scores = retrieved.doc_scores
     loss = marginal_loss(pipeline.model.kind, logits, scores, labels.ids, labels.mask)
-    return float(loss.nll.sum() / labels.mask.sum())
+    found = [[one.source_id for one in row if one is not None] for row in retrieved.passages]
+    return First(float(loss.nll.sum() / labels.mask.sum()), found)
 
 
 def _loader(questions: Sequence[Question], size: int) -> DataLoader[list[Question]]:

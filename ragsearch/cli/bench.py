@@ -146,13 +146,13 @@ def train(  # noqa: PLR0913 - a bench has that many settings
     ragsearch: a trial, its passages from a pool of one replica.
 
     All start from the same random weights and train on the same questions in the same batches;
-    the last two are checked to compute the same loss. base has the shapes of BERT-base and
-    BART-base, in float32 on a CPU and in bfloat16 on a GPU. Answers are written greedily, and
-    as long as they may be: models with random weights hardly ever end them.
+    the last two are checked to find the same passages and compute the same loss. base has the
+    shapes of BERT-base and BART-base, in float32 on a CPU and in bfloat16 on a GPU. Answers are
+    written greedily, and as long as they may be: models with random weights hardly end them.
 
     A step is forward, backward and optimiser; tokens are those of contexts and answers, padding
     not counted. Memory is the process' peak, on a GPU the GPU's. A run with all defaults takes
-    about five minutes on two cores.
+    about four minutes on two cores.
     """
     from ragsearch.bench.train_plan import Device, Size, TrainPlan
 

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from ragsearch.bench.processes import BenchError
-from ragsearch.bench.train import check_loss, measure
+from ragsearch.bench.train import check_first, measure
 from ragsearch.bench.train_plan import Design, Device, Size, TrainPlan
+from ragsearch.bench.trainees import First
 from ragsearch.errors import BadInputError
 from tests.bench.test_bench import folder, wait_until_gone
 from tests.command import try_ragsearch
@@ -64,8 +65,19 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
 
 @pytest.mark.parametrize("loss", [3.001, float("nan")])
 def test_another_loss_is_an_error(loss):
-    check_loss(Design.ORIGINAL, 3.0002, 3.0, 1e-4)
+    found, expected = [["p4", "p2"], ["p1", "p7"]], First(3.0, [["p4", "p2"], ["p1", "p7"]])
+
+    check_first(Design.ORIGINAL, First(3.0002, found), expected, 1e-4)
     with pytest.raises(
         BenchError, match=r"design original: the loss of the first batch is .*3\.0"
     ):
-        check_loss(Design.ORIGINAL, loss, 3.0, 1e-4)
+        check_first(Design.ORIGINAL, First(loss, found), expected, 1e-4)
+
+
+def test_other_passages_are_an_error():
+    expected = First(3.0, [["p4", "p2"], ["p1", "p7"]])
+
+    with pytest.raises(
+        BenchError, match="design ragsearch: 1 of 2 questions find other passages"
+    ):
+        check_first(Design.RAGSEARCH, First(3.0, [["p4", "p2"], ["p1", "p8"]]), expected, 1e-4)
