@@ -28,6 +28,17 @@ Metric = Literal[
 METRICS: tuple[str, ...] = get_args(Metric)
 """What every validation reports; without retrieval there is no recall."""
 
+Sign = Literal[
+    "val/unique_passage_ratio",
+    "val/top1_concentration",
+    "val/prior_entropy",
+    "val/hit_overlap",
+    "train/question_encoder_grad_norm",
+]
+SIGNS: tuple[str, ...] = get_args(Sign)
+"""Signs of retrieval collapse (`training.collapse` says what each is), which every validation
+with retrieval reports; the last one only where the question encoder is trained."""
+
 
 def _name_of_index(text: str) -> str:
     # without dots, which part the keys of `-o indexes.NAME.corpus=...`
