@@ -22,8 +22,8 @@ The map: the packages in the order the data travels, each with its modules in th
     tracking    MLflow: a run a search, a run a trial
                   search_run trials child
     search      many trials: planned, proposed, stopped, recorded
-                  cores plan run launch cluster space scheduler trainable workers progress
-                  record
+                  cores plan run launch cluster space scheduler record ending trainable workers
+                  progress
     results     what one does with a search: look, export, evaluate, ask
                   leaderboard bundle export card answering predictions evaluate ask
     bench       what a retrieval call costs, in four designs

@@ -254,3 +254,14 @@ def test_what_the_caller_raises_ends_the_trial(make_trial: MakeTrial, fit: Fit) 
 
     with pytest.raises(InterruptedError, match="enough"):
         fit(make_trial(train__max_epochs=3), on_report=stop)
+
+
+def test_a_loss_far_above_guessing_has_diverged(make_trial: MakeTrial, fit: Fit) -> None:
+    trial = make_trial(
+        optim__learning_rate=1e6, optim__schedule="constant", decode__max_length=2
+    )
+
+    with pytest.raises(
+        DivergedError, match=r"loss is .*; try a lower|not finite; try a lower learning rate"
+    ):
+        fit(trial)
