@@ -18,12 +18,12 @@ The map: the packages in the order the data travels, each with its modules in th
                   placement gauges actors lease routes local client start alias info pool
     training    one trial: question to hits to contexts to marginal loss, fit and scored
                   parts encoder_only lora model contexts tokens pipeline loss encoded decode
-                  metrics workers evaluation optimizer module trace fit
+                  metrics workers evaluation collapse optimizer module trace fit
     tracking    MLflow: a run a search, a run a trial
                   search_run trials child
     search      many trials: planned, proposed, stopped, recorded
-                  cores plan run tokens launch cluster space scheduler trainable workers
-                  progress record
+                  cores plan run tokens launch cluster space scheduler record ending trainable
+                  workers progress
     results     what one does with a search: look, export, evaluate, ask
                   leaderboard bundle export card answering predictions evaluate ask
     bench       what a retrieval call and a training step cost, side by side

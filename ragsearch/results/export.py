@@ -81,8 +81,8 @@ def _choose(record: SearchRecord, trial: int | None) -> TrialRecord:
     if trial is None:
         if not ranked:
             what = (
-                f"no trial reported {record.metric}, so there is nothing to export; see "
-                f"`ragsearch trials {record.search}`"
+                f"no feasible trial reported {record.metric}, so there is nothing to export; "
+                f"see `ragsearch trials {record.search}`"
             )
             raise BadInputError.single(record.folder, what)
         return ranked[0]
@@ -95,7 +95,7 @@ def _choose(record: SearchRecord, trial: int | None) -> TrialRecord:
 
 def _checkpoint_of(record: SearchRecord, trial: TrialRecord) -> Path:
     if trial.checkpoint is None:
-        reason = f" ({trial.error})" if trial.error else ""
+        reason = f" ({trial.reason})" if trial.reason else ""
         what = f"trial {trial.trial} saved no checkpoint{reason}; choose another trial"
         raise BadInputError.single(record.folder, what)
     folder = record.folder / trial.checkpoint

@@ -40,12 +40,14 @@ def find_search(search: Path | str | None = None, output: Path = Path("runs")) -
 def leaderboard(record: SearchRecord) -> dict[str, object]:
     """Return every trial as plain data, trial 0 first, with the metrics of its best epoch.
 
+    `reason` says why a trial failed, diverged or is infeasible; else it is None.
     Metrics that are not finite numbers are None, as JSON has no word for them.
     """
     trials = [
         {
             "trial": trial.trial,
             "status": str(trial.status),
+            "reason": trial.reason,
             "params": trial.params,
             "metrics": {
                 name: value if math.isfinite(value) else None
@@ -58,12 +60,16 @@ def leaderboard(record: SearchRecord) -> dict[str, object]:
 
 
 def rows(record: SearchRecord) -> list[dict[str, object]]:
-    """Give one row a trial for people: best first, those without a result last."""
+    """Give one row a trial for people: best first, those that cannot be the best one last."""
     ranked = record.ranked()
-    reported = {trial.trial for trial in ranked}
-    rest = [trial for number, trial in sorted(record.trials.items()) if number not in reported]
+    eligible = {trial.trial for trial in ranked}
+    rest = [trial for number, trial in sorted(record.trials.items()) if number not in eligible]
     varied = dict.fromkeys(path for trial in ranked + rest for path in trial.params)
-    return [_row(record, trial, list(varied)) for trial in ranked + rest]
+    table = [_row(record, trial, list(varied)) for trial in ranked + rest]
+    if any(trial.reason for trial in rest):
+        for row, trial in zip(table, ranked + rest, strict=True):
+            row["reason"] = trial.reason
+    return table
 
 
 def _row(record: SearchRecord, trial: TrialRecord, varied: list[str]) -> dict[str, object]:

@@ -18,6 +18,7 @@ from ragsearch.index.open import PassageIndex
 from ragsearch.retrieval.pool import Layout, PoolPlan, serving
 from ragsearch.search.cluster import Cluster, cluster
 from ragsearch.search.cores import trials_at_once
+from ragsearch.search.ending import ending_of
 from ragsearch.search.progress import Bookkeeper, EndOfSearch
 from ragsearch.search.record import SearchRecord, Status
 from ragsearch.search.scheduler import make_scheduler
@@ -111,7 +112,7 @@ def _tracked(spec: Spec, record: SearchRecord, end: EndOfSearch) -> Iterator[Tri
     run.log_text(json.dumps(spec.resolved(), indent=2), "resolved.json")
 
     try:
-        yield run.trial_runs(partial(_resolve, spec), end.stop_all)
+        yield run.trial_runs(partial(_resolve, spec), partial(ending_of, end.stop_all))
         run.log_metrics(_best_metrics(record))
     except KeyboardInterrupt:  # the second Ctrl-C
         record.status = Status.INTERRUPTED

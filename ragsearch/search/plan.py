@@ -4,6 +4,7 @@ Reads model configurations as JSON and file sizes; loads no model, no index and 
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -140,7 +141,11 @@ def make_plan(spec: Spec, inputs: Inputs) -> Plan:
         n_val=inputs.n_val,
         indexes=indexes,
         memory_bytes=_memory(spec, indexes, concurrent),
-        warnings=(*inputs.warnings, *filter(None, [at_once and at_once.warning])),
+        warnings=(
+            *inputs.warnings,
+            *filter(None, [at_once and at_once.warning]),
+            *_warm_up_alone(spec, inputs.n_train),
+        ),
     )
 
 
@@ -195,6 +200,18 @@ def _unequal_widths(spec: Spec) -> Iterator[Mistake]:
             )
             is_there = spec.file.indexes[name].folder is not None
             yield spec.mistake(f"indexes.{name}.{'folder' if is_there else 'encoder'}", what)
+
+
+def _warm_up_alone(spec: Spec, n_train: int) -> Iterator[str]:
+    """Tell of a baseline that ends before its learning rate is what the file says."""
+    optim, n_epochs = spec.file.trial.optim, spec.file.trial.train.max_epochs
+    n_steps = n_epochs * math.ceil(n_train / optim.effective_batch)
+    if optim.warmup_steps >= n_steps:
+        what = (
+            f"{optim.warmup_steps} steps of warm-up are all of the {n_steps} that the baseline "
+            "takes; lower it, or say warmup_share"
+        )
+        yield str(spec.mistake("trial.optim.warmup_steps", what))
 
 
 def _at_once(spec: Spec) -> AtOnce | None:

@@ -13,8 +13,9 @@ from ray import tune
 from ray.tune.experiment import Trial
 from typing_extensions import override
 
-from ragsearch.search.record import SearchRecord, Status, TrialRecord
-from ragsearch.search.space import LAST_KEY, TRIAL_KEY
+from ragsearch.search.ending import ending_of
+from ragsearch.search.record import SearchRecord, TrialRecord
+from ragsearch.search.space import TRIAL_KEY, VERDICT_KEY
 from ragsearch.search.trainable import varied
 from ragsearch.spec import Spec
 
@@ -22,7 +23,10 @@ log = logging.getLogger(__name__)
 
 
 class EndOfSearch(tune.Stopper):
-    """Ends every trial when the user or the wall-time budget says so."""
+    """Ends every trial when the user or the wall-time budget says so, and bad ones before.
+
+    A trial is bad that diverged or is infeasible; the baseline goes on even so, if it can.
+    """
 
     def __init__(self, wall_s: float | None) -> None:
         self.interrupted = False
@@ -30,8 +34,11 @@ class EndOfSearch(tune.Stopper):
 
     @override
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Stop no trial by itself."""
-        return False
+        """Tell Tune whether to end a trial after a result."""
+        if VERDICT_KEY not in result:
+            return False
+        is_baseline = result["config"][TRIAL_KEY] == 0
+        return not (is_baseline and result["epoch"])
 
     @property
     def wall_is_over(self) -> bool:
@@ -91,6 +98,8 @@ class Bookkeeper(tune.Callback):
         **info: object,
     ) -> None:
         """Add an epoch, and remember where its model lies: only better ones are saved."""
+        if not result["epoch"]:
+            return  # no validation, but how the trial ended
         epoch = {
             key: float(value)
             for key, value in result.items()
@@ -114,27 +123,27 @@ class Bookkeeper(tune.Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:
-        """Close a record: finished, stopped early or interrupted."""
-        record = self._of(trial)
-        if (trial.last_result or {}).get(LAST_KEY):
-            record.status = Status.FINISHED
-        elif self._end.stop_all():
-            record.status = Status.INTERRUPTED
+        """Close a record."""
+        record = self._close(trial, failed=False)
+        how = record.status.replace("_", " ")
+        if record.reason:
+            log.warning("trial %d %s: %s", record.trial, how, record.reason)
         else:
-            record.status = Status.STOPPED_EARLY
-        self._record.save()
-        log.info("trial %d %s", record.trial, record.status.replace("_", " "))
+            log.info("trial %d %s", record.trial, how)
 
     @override
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:
         """Close the record of a trial that failed."""
+        record = self._close(trial, failed=True)
+        log.error("trial %d failed: %s (%s)", record.trial, record.reason, trial.error_file)
+
+    def _close(self, trial: Trial, *, failed: bool) -> TrialRecord:
         record = self._of(trial)
-        record.status = Status.FAILED
-        record.error = _last_line(trial.error_file)
+        record.status, record.reason = ending_of(self._end.stop_all, trial, failed=failed)
         self._record.save()
-        log.error("trial %d failed: %s (%s)", record.trial, record.error, trial.error_file)
+        return record
 
     def _of(self, trial: Trial) -> TrialRecord:
         return self._record.trials[trial.config[TRIAL_KEY]]
@@ -148,10 +157,3 @@ def _settings(params: Mapping[str, object]) -> str:
         f"{path}={value:.3g}" if isinstance(value, float) else f"{path}={value}"
         for path, value in params.items()
     )
-
-
-def _last_line(error_file: str | None) -> str:
-    if error_file is None or not Path(error_file).is_file():
-        return "its process died"
-    lines = [line for line in Path(error_file).read_text().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "its process died"

@@ -16,12 +16,17 @@ RECORD_FILE = "search.json"
 
 
 class Status(StrEnum):
-    """How a trial or a search stands."""
+    """How a trial or a search stands; a trial is bad that diverged or is infeasible."""
 
     RUNNING = "running"
     FINISHED = "finished"
     STOPPED_EARLY = "stopped_early"
     FAILED = "failed"
+    """It crashed, which says nothing of its configuration."""
+    DIVERGED = "diverged"
+    """Its loss or its weights are no longer sensible numbers."""
+    INFEASIBLE = "infeasible"
+    """It needs more memory than there is, or breaks a constraint."""
     INTERRUPTED = "interrupted"
 
 
@@ -37,8 +42,8 @@ class TrialRecord:
     """Metrics of each validation, in order."""
     checkpoint: str | None = None
     """Folder of the best epoch's model, relative to the search folder."""
-    error: str | None = None
-    """Why it failed, in one line."""
+    reason: str | None = None
+    """Why it failed, diverged or is infeasible, in one line."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,13 @@ class SearchRecord:
         return max(trial.epochs, key=lambda epoch: sign * epoch[self.metric], default=None)
 
     def ranked(self) -> list[TrialRecord]:
-        """Give the trials that reported, best first; the earlier one among equals."""
+        """Give trials that reported and are not bad, best first; the earlier among equals."""
         sign = 1.0 if self.goal == "max" else -1.0
         scored = [
             (-sign * best[self.metric], record.trial, record)
             for record in self.trials.values()
-            if (best := self.best_epoch(record)) is not None
+            if record.status not in {Status.DIVERGED, Status.INFEASIBLE}
+            and (best := self.best_epoch(record)) is not None
         ]
         return [record for _, _, record in sorted(scored, key=lambda row: row[:2])]
 

@@ -154,6 +154,7 @@ def _check_outcome(record: SearchRecord) -> None:
         what = f"search {record.search} was interrupted; see `ragsearch trials {record.search}`"
         raise SearchInterruptedError(what)
     if not record.ranked():
-        reasons = {trial.error for trial in record.trials.values() if trial.error}
-        what = f"every trial of {record.search} failed: {'; '.join(sorted(reasons))}"
+        reasons = {trial.reason for trial in record.trials.values() if trial.reason}
+        why = "; ".join(sorted(reasons))
+        what = f"every trial of {record.search} failed or is infeasible: {why}"
         raise EveryTrialFailedError(what)

@@ -1,7 +1,8 @@
 """Early stopping: ASHA over epochs, with the baseline let through.
 
 Li et al. 2020 (arXiv 1810.05934). Trial 0 is what every other trial is measured against, so
-it always runs to its end; its scores still count at the rungs.
+it always runs to its end; its scores still count at the rungs. Those of a trial that diverged
+or is infeasible do not.
 """
 
 from ray.tune.execution.tune_controller import TuneController
@@ -9,7 +10,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from typing_extensions import override
 
-from ragsearch.search.space import TRIAL_KEY
+from ragsearch.search.space import TRIAL_KEY, VERDICT_KEY
 from ragsearch.spec import Spec
 
 
@@ -33,7 +34,18 @@ class _BaselineKeeper(AsyncHyperBandScheduler):
     def on_trial_result(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, object]
     ) -> str:
+        if VERDICT_KEY in result:  # of the baseline: others are ended before
+            return TrialScheduler.CONTINUE
         decision = super().on_trial_result(tune_controller, trial, result)
         if trial.config[TRIAL_KEY] == 0:
             return TrialScheduler.CONTINUE
         return decision
+
+    @override
+    def on_trial_complete(
+        self, tune_controller: TuneController, trial: Trial, result: dict[str, object]
+    ) -> None:
+        if VERDICT_KEY in result:
+            self.on_trial_remove(tune_controller, trial)
+        else:
+            super().on_trial_complete(tune_controller, trial, result)

@@ -7,9 +7,11 @@ stand as they are where they do not.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from ray.tune.search.optuna import OptunaSearch
+from typing_extensions import override
 
 from ragsearch.spec import Choice, Domain, Int, Log, Ordinal, Spec, Uniform
 
@@ -18,6 +20,9 @@ TRIAL_KEY = "trial"
 
 LAST_KEY = "is_last"
 """Where a result of Tune says that the trial ends with it by itself."""
+
+VERDICT_KEY, REASON_KEY = "verdict", "reason"
+"""Where a result of Tune says that the trial diverged or is infeasible, and why."""
 
 
 def make_searcher(spec: Spec, storage: str, study_name: str) -> OptunaSearch:
@@ -39,7 +44,7 @@ def make_searcher(spec: Spec, storage: str, study_name: str) -> OptunaSearch:
         for path, domain in spec.domains.items()
         if domain.contains(baseline[path])
     }
-    return OptunaSearch(
+    return _Searcher(
         space=_Proposal(dict(spec.domains), baseline),
         metric=objective.metric,
         mode=objective.goal,
@@ -48,6 +53,21 @@ def make_searcher(spec: Spec, storage: str, study_name: str) -> OptunaSearch:
         storage=optuna.storages.RDBStorage(storage),
         study_name=study_name,
     )
+
+
+class _Searcher(OptunaSearch):
+    """Tells Optuna of trials that diverged or are infeasible that they were pruned.
+
+    To TPE a pruned trial without a value is worse than all that have one, so that it avoids the
+    like; a failed one, as a crash is told to it, it leaves out of account.
+    """
+
+    @override
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        is_bad = result is not None and VERDICT_KEY in result
+        super().on_trial_complete(trial_id, None if is_bad else result, error)
 
 
 def baseline_value(spec: Spec, path: str) -> object:

@@ -4,10 +4,11 @@ In: a Tune config (trial number and varied values) and a `TrialJob`, the same fo
 a search. Handles never travel: a pool is looked up by name, an index by its folder.
 """
 
+import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
@@ -17,11 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ragsearch.data.questions import Question, read_questions
-from ragsearch.errors import BadInputError
+from ragsearch.errors import BadInputError, RagsearchError
 from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.store import Passage
+from ragsearch.search.ending import Ending, broken, verdict_on
 from ragsearch.search.space import LAST_KEY, TRIAL_KEY
-from ragsearch.spec import Spec, TrialSection
+from ragsearch.spec import ConstraintSection, Spec, TrialSection
 from ragsearch.spec.trial import RAG_TYPES
 from ragsearch.training.trace import TRACE_FILE, traced
 
@@ -62,12 +64,21 @@ def folder_name(number: object) -> str:
 
 
 def run_trial(config: dict[str, object], job: TrialJob) -> None:
-    """Fine-tune one configuration, with all its workers, and report each validation to Tune."""
+    """Fine-tune one configuration, with all its workers, and report each validation to Tune.
+
+    A trial that diverges or has not enough memory ends with a report of that.
+    """
     from ragsearch.search.workers import workers_of_trial
 
     train = partial(_train, config, job)
-    with workers_of_trial(job.spec.file.resources.per_trial, train) as workers:
-        train(workers)
+    try:
+        with workers_of_trial(job.spec.file.resources.per_trial, train) as workers:
+            train(workers)
+    except (RagsearchError, RuntimeError, MemoryError) as error:
+        ending = verdict_on(error)
+        if ending is None:
+            raise
+        _report_ending(ending, job.spec.file.objectives[0].metric)
 
 
 def _train(config: dict[str, object], job: TrialJob, workers: "Workers") -> None:
@@ -91,7 +102,7 @@ def _train(config: dict[str, object], job: TrialJob, workers: "Workers") -> None
             trial,
             questions,
             retriever,
-            _report if workers.rank == 0 else lambda _: None,
+            _Reports(file.constraints) if workers.rank == 0 else lambda _: None,
             objective=file.objectives[0],
             seed=file.seed,
             workers=workers,
@@ -99,16 +110,34 @@ def _train(config: dict[str, object], job: TrialJob, workers: "Workers") -> None
         )
 
 
-def _report(state: "EpochReport") -> None:
+class _Reports:
+    """Tells Tune of each validation; after one that breaks a constraint all say infeasible."""
+
+    def __init__(self, constraints: Iterable[ConstraintSection]) -> None:
+        self._constraints = tuple(constraints)
+        self._ending: Ending | None = None
+
+    def __call__(self, state: "EpochReport") -> None:
+        """Report an epoch, with its model if it is the best yet."""
+        from ray import tune
+
+        self._ending = self._ending or broken(self._constraints, state.metrics, state.epoch)
+        result = state.metrics | {"epoch": state.epoch, LAST_KEY: state.is_last}
+        told = result | self._ending.as_result() if self._ending else result
+        if not state.is_best:
+            tune.report(told)
+            return
+        with tempfile.TemporaryDirectory(prefix="ragsearch-") as folder:
+            state.save(Path(folder))
+            tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def _report_ending(ending: Ending, metric: str) -> None:
+    """Tell Tune how a trial ended that has nothing more to validate."""
     from ray import tune
 
-    metrics = {"epoch": state.epoch, LAST_KEY: state.is_last, **state.metrics}
-    if not state.is_best:
-        tune.report(metrics)
-        return
-    with tempfile.TemporaryDirectory(prefix="ragsearch-") as folder:
-        state.save(Path(folder))
-        tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
+    # Tune wants its metric in every result; no scheduler has a rung at epoch 0
+    tune.report({"epoch": 0, metric: math.nan, **ending.as_result()})
 
 
 def _retriever(

@@ -20,6 +20,7 @@ import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ragsearch.errors import RagsearchError
+from ragsearch.search.ending import verdict_on
 from ragsearch.spec.schema import PerTrialSection
 from ragsearch.training.workers import Workers, working_together
 
@@ -113,6 +114,8 @@ def _blaming(at_work: "list[ray.ObjectRef[None]]") -> Iterator[None]:
     except RagsearchError:
         raise  # the first worker's own
     except RuntimeError as error:
+        if verdict_on(error):
+            raise
         ended, _ = ray.wait(at_work, num_returns=len(at_work), timeout=_SETTLE_S)
         for one in ended:
             try:
@@ -120,5 +123,5 @@ def _blaming(at_work: "list[ray.ObjectRef[None]]") -> Iterator[None]:
             except ray.exceptions.RayError as reason:
                 last_line = str(reason).strip().rpartition("\n")[2]
                 what = f"a worker of this trial failed: {last_line}"
-                raise WorkerFailedError(what) from error
+                raise WorkerFailedError(what) from getattr(reason, "cause", reason)
         raise

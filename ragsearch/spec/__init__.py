@@ -26,6 +26,8 @@ from ragsearch.spec.index_section import ChunkSection, IndexSection
 from ragsearch.spec.load import Spec, load_spec
 from ragsearch.spec.schema import (
     METRICS,
+    SIGNS,
+    ConstraintSection,
     ObjectiveSection,
     SpaceFile,
 )
@@ -33,8 +35,10 @@ from ragsearch.spec.trial import ModelSection, OptimSection, TrialSection
 
 __all__ = [
     "METRICS",
+    "SIGNS",
     "Choice",
     "ChunkSection",
+    "ConstraintSection",
     "Domain",
     "IndexSection",
     "Int",

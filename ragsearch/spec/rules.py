@@ -17,6 +17,7 @@ from ragsearch.spec.knobs import useless_knobs
 from ragsearch.spec.messages import findings_of, shown
 from ragsearch.spec.models import bad_models, lacking_keys
 from ragsearch.spec.paths import missing_files
+from ragsearch.spec.schema import SIGNS
 from ragsearch.spec.trial import TrialSection
 from ragsearch.spec.uses import reads_passages, useless_keys
 
@@ -33,6 +34,7 @@ def broken_rules(draft: Draft) -> Iterator[Finding]:
     yield from useless_keys(draft)
     yield from _missing_indexes(draft)
     yield from _recall_without_passages(draft)
+    yield from _constraints_on_nothing(draft)
     yield from _unknown_indexes(draft)
     yield from useless_knobs(draft)
     yield from _late_rungs(draft)
@@ -160,6 +162,31 @@ def _recall_without_passages(draft: Draft) -> Iterator[Finding]:
                 f"a closed_book trial has no {metric}; take another, or model.type without it"
             )
             yield Finding(("objectives", place, "metric"), what)
+
+
+_OF_A_TRAINED_ENCODER = "train/question_encoder_grad_norm"
+
+
+def _constraints_on_nothing(draft: Draft) -> Iterator[Finding]:
+    """Find constraints on what no trial reports.
+
+    Yields:
+        At most one finding a constraint.
+    """
+    constraints = draft.data.get("constraints")
+    reads = reads_passages(draft)
+    trains = any(
+        option.value is False for option in draft.options("model.freeze_question_encoder")
+    )
+    for place, constraint in enumerate(constraints if isinstance(constraints, list) else ()):
+        metric = constraint.get("metric") if isinstance(constraint, Mapping) else None
+        is_of_passages = metric in SIGNS or str(metric).startswith(_OF_PASSAGES)
+        if is_of_passages and not reads:
+            what = f"no trial reports {metric}: all are closed_book; drop the constraint"
+            yield Finding(("constraints", place, "metric"), what)
+        elif metric == _OF_A_TRAINED_ENCODER and not trains:
+            what = f"no trial reports {metric}: all have it frozen; drop the constraint"
+            yield Finding(("constraints", place, "metric"), what)
 
 
 def _unknown_indexes(draft: Draft) -> Iterator[Finding]:

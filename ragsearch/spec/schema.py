@@ -28,6 +28,17 @@ Metric = Literal[
 METRICS: tuple[str, ...] = get_args(Metric)
 """What every validation reports; without retrieval there is no recall."""
 
+Sign = Literal[
+    "val/unique_passage_ratio",
+    "val/top1_concentration",
+    "val/prior_entropy",
+    "val/hit_overlap",
+    "train/question_encoder_grad_norm",
+]
+SIGNS: tuple[str, ...] = get_args(Sign)
+"""Signs of retrieval collapse (`training.collapse` says what each is), which every validation
+with retrieval reports; the last one only where the question encoder is trained."""
+
 
 def _name_of_index(text: str) -> str:
     # without dots, which part the keys of `-o indexes.NAME.corpus=...`
@@ -150,6 +161,26 @@ class ObjectiveSection(Section):
     """`max` or `min`."""
 
 
+class ConstraintSection(Section):
+    """A bound on what validations find: a trial that breaks it is ended, as infeasible."""
+
+    metric: Literal[Metric, Sign]
+    """A metric that every validation reports, or a sign of retrieval collapse; a trial that
+    does not report it, as closed_book finds no passages, is not bound by it."""
+    min: float | None = None
+    """Least value that is feasible; no limit by default."""
+    max: float | None = None
+    """Largest value that is feasible; no limit by default."""
+
+    @model_validator(mode="after")
+    def _something_is_feasible(self) -> "ConstraintSection":
+        if self.min is None and self.max is None:
+            raise ValueError("has neither min nor max; give at least one")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"has min {self.min:g} above max {self.max:g}; exchange them")
+        return self
+
+
 class BudgetSection(Section):
     """When a search ends: whichever limit comes first."""
 
@@ -239,6 +270,9 @@ class SpaceFile(Section):
         tuple[ObjectiveSection, ...], Field(strict=False), AfterValidator(_exactly_one)
     ] = (ObjectiveSection(metric="val/em"),)
     """What the search is after: one metric, which also drives the scheduler."""
+    constraints: Annotated[tuple[ConstraintSection, ...], Field(strict=False)] = ()
+    """Bounds on what every validation finds; none by default. The baseline that breaks one is
+    infeasible, too, but trained to its end."""
     search: SearchSection = SearchSection()
     budget: BudgetSection
     resources: ResourcesSection = ResourcesSection()

@@ -15,16 +15,20 @@ from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 PARENT_TAG = "mlflow.parentRunId"
 TRIAL_TAG = "ragsearch.trial"
 STATUS_TAG = "ragsearch.status"
+REASON_TAG = "ragsearch.reason"
 
 # log_batch takes at most 1000 metrics, 100 parameters, 100 tags a call.
 _METRICS_A_CALL = 1000
 _PARAMS_A_CALL = 100
+_TAG_LENGTH = 5000  # of a tag's value, at most
 
 _RUN_STATUS = {
     "finished": "FINISHED",
     "stopped_early": "KILLED",
     "interrupted": "KILLED",
     "failed": "FAILED",
+    "diverged": "FAILED",
+    "infeasible": "FAILED",
 }
 
 Item = TypeVar("Item")
@@ -74,6 +78,8 @@ class Child:
     files: list[str] = field(default_factory=list)
     """Files to keep as artifacts that MLflow does not have yet."""
     status: str = "running"
+    reason: str | None = None
+    """Why it failed, diverged or is infeasible."""
     end_ms: int | None = None
     is_closed: bool = False
     """MLflow knows how it ended."""
@@ -86,11 +92,11 @@ class Child:
 
     def reopen(self) -> None:
         """Go on after a restart of the search."""
-        self.status, self.end_ms = "running", None
+        self.status, self.reason, self.end_ms = "running", None, None
 
-    def end(self, status: str, time_ms: int) -> None:
-        """Note how the trial ended."""
-        self.status, self.end_ms = status, time_ms
+    def end(self, status: str, reason: str | None, time_ms: int) -> None:
+        """Note how the trial ended, and why."""
+        self.status, self.reason, self.end_ms = status, reason, time_ms
 
     def bring_up_to_date(self, client: MlflowClient, parent: Parent) -> None:
         """Tell MLflow everything it does not know yet; raises what MLflow raises."""
@@ -114,6 +120,8 @@ class Child:
         if has_ended == self.is_closed:
             return
         client.set_tag(run_id, STATUS_TAG, self.status)
+        if self.reason is not None:
+            client.set_tag(run_id, REASON_TAG, self.reason[:_TAG_LENGTH])
         if has_ended:
             client.set_terminated(run_id, run_status(self.status), self.end_ms)
         else:

@@ -23,7 +23,7 @@ from ragsearch.tracking.child import (
     run_status,
     tags_of,
 )
-from ragsearch.tracking.trials import Resolve, TrialRuns
+from ragsearch.tracking.trials import HowItEnded, Resolve, TrialRuns
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +84,9 @@ class SearchRun:
             raise BadInputError([Mistake("tracking.uri", "", what)]) from error
         return cls(uri, client, parent)
 
-    def trial_runs(self, resolve: Resolve, ended_by_search: Callable[[], bool]) -> TrialRuns:
+    def trial_runs(self, resolve: Resolve, how_it_ended: HowItEnded) -> TrialRuns:
         """Make the Tune callback that writes every trial into a child run."""
-        self._trial_runs = TrialRuns(self.uri, self._parent, resolve, ended_by_search)
+        self._trial_runs = TrialRuns(self.uri, self._parent, resolve, how_it_ended)
         return self._trial_runs
 
     def log_text(self, text: str, file: str) -> None:

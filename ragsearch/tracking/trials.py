@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from numbers import Real
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -25,7 +25,6 @@ from ragsearch.training.trace import TRACE_FILE
 log = logging.getLogger(__name__)
 
 TRIAL_KEY = "trial"
-LAST_KEY = "is_last"
 
 _BATCH = 100  # metrics of a trial that are worth a call
 _PATIENCE_S = 5.0  # how long a metric waits at most, and a failed call until it is repeated
@@ -38,6 +37,14 @@ Resolve = Callable[[Mapping[str, object]], Mapping[str, object]]
 """From a trial's Tune config to the whole configuration under dotted names."""
 
 
+class HowItEnded(Protocol):
+    """From a trial of Tune to its status and, where there is something to explain, why."""
+
+    def __call__(self, trial: Trial, *, failed: bool) -> tuple[str, str | None]:
+        """Return both; `failed` tells whether an error ended it."""
+        ...
+
+
 class TrialRuns(LoggerCallback):
     """Writes every trial of a search into a child run of its own."""
 
@@ -46,7 +53,7 @@ class TrialRuns(LoggerCallback):
         uri: str,
         parent: Parent,
         resolve: Resolve,
-        ended_by_search: Callable[[], bool],
+        how_it_ended: HowItEnded,
         *,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
@@ -57,14 +64,13 @@ class TrialRuns(LoggerCallback):
             uri: MLflow tracking URI.
             parent: The search's own run.
             resolve: Flattens a trial's configuration, defaults included.
-            ended_by_search: Tells whether trials are being ended by the user or the budget,
-                not by the scheduler.
+            how_it_ended: Tells it of a trial that has ended.
             clock: Seconds since the epoch.
             sleep: Waits some seconds.
         """
         super().__init__()
         self._uri, self._parent, self._resolve = uri, parent, resolve
-        self._ended_by_search = ended_by_search
+        self._how_it_ended = how_it_ended
         self._clock, self._sleep = clock, sleep
         self._children: dict[int, Child] = {}
         self._retry_at_s = 0.0
@@ -111,8 +117,8 @@ class TrialRuns(LoggerCallback):
     @override
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, object]) -> None:
         """Take the metrics of one validation; write them when they are worth a call."""
-        if "epoch" not in result:
-            return
+        if not result.get("epoch"):
+            return  # no validation
         child, now_ms = self._child_of(trial), self._now_ms()
         step = int(cast("float", result["epoch"]))
         child.points += [
@@ -130,7 +136,9 @@ class TrialRuns(LoggerCallback):
         trace = Path(trial.path or "", TRACE_FILE)
         if trace.is_file():
             child.files.append(str(trace))
-        child.end(self._how_it_ended(trial, failed=failed), self._now_ms())
+        failed = failed or trial.status == Trial.ERROR
+        status, reason = self._how_it_ended(trial, failed=failed)
+        child.end(status, reason, self._now_ms())
         self._flush([child])
 
     @override
@@ -166,13 +174,6 @@ class TrialRuns(LoggerCallback):
         if trial.config[TRIAL_KEY] not in self._children:
             self.log_trial_start(trial)
         return self._children[trial.config[TRIAL_KEY]]
-
-    def _how_it_ended(self, trial: Trial, *, failed: bool) -> str:
-        if failed or trial.status == Trial.ERROR:
-            return "failed"
-        if (trial.last_result or {}).get(LAST_KEY):
-            return "finished"
-        return "interrupted" if self._ended_by_search() else "stopped_early"
 
     def _flush(self, children: list[Child]) -> bool:
         """Bring runs up to date; a failure is logged, and the rest waits for the next time."""

@@ -89,15 +89,20 @@ class Example(Retrieval):
     """Tokens of the first answer."""
 
 
+def find(pipeline: Pipeline, questions: Sequence[Question]) -> Retrieved:
+    """Return what is found for questions, as deep as validation looks."""
+    texts = [question.question for question in questions]
+    return pipeline.retrieve(texts, max(pipeline.model.trial.retrieval.n_docs, *RECALL_AT))
+
+
 @torch.no_grad()
 def evaluate_batch(pipeline: Pipeline, questions: Sequence[Question]) -> list[Example]:
     """Return the questions answered and scored; the model must be in evaluation mode."""
-    asked = pipeline.model.trial.retrieval.n_docs
-    texts = [question.question for question in questions]
-    found = pipeline.retrieve(texts, max(asked, *RECALL_AT))
+    found = find(pipeline, questions)
     if not questions:  # a worker without a share: it retrieved only to meet the others
         return []
-    used = found.first(asked)
+    texts = [question.question for question in questions]
+    used = found.first(pipeline.model.trial.retrieval.n_docs)
     n_docs = used.doc_scores.shape[1]
     contexts = pipeline.read(texts, used)
     labels = pipeline.labels([question.answers[0] for question in questions])

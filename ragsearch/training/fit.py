@@ -32,6 +32,11 @@ from ragsearch.training.workers import Workers
 __all__ = ["DivergedError", "EpochReport", "fit_module", "fit_trial"]
 
 
+_WORSE_THAN_GUESSING = 3.0
+"""A validation loss above so many times that of guessing, log(vocabulary) nats a token, has
+exploded: broken weights get there, while a model that is merely sure of itself may pass 1."""
+
+
 @dataclass(frozen=True, slots=True)
 class EpochReport:
     """The state of a trial after one validation."""
@@ -74,7 +79,8 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
             tokenizer are read if they are there.
 
     Raises:
-        DivergedError: If a loss or the question encoder's output is no longer finite.
+        DivergedError: If a loss or the question encoder's output is no longer finite, or the
+            validation loss far above that of guessing.
     """
     train, val = questions
     pl.seed_everything(seed, verbose=False)
@@ -207,9 +213,7 @@ class _Reporter(pl.Callback):
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = dict(self._module.epoch_metrics)
-        if not math.isfinite(metrics["val/nll"]):
-            what = f"the validation loss is {metrics['val/nll']}; try a lower learning rate"
-            raise DivergedError(what)
+        self._check(metrics["val/nll"])
         score = self._sign * metrics[self._metric]
         is_best = score > self._best
         self._best = max(score, self._best)
@@ -218,3 +222,11 @@ class _Reporter(pl.Callback):
         trainer.should_stop = self._n_worse == settings.early_stopping_patience
         is_last = trainer.should_stop or epoch == settings.max_epochs
         self._report(EpochReport(epoch, metrics, is_best, is_last, self._model.save))
+
+    def _check(self, nll: float) -> None:
+        guessing = math.log(self._model.generator.config.vocab_size)
+        if not nll <= _WORSE_THAN_GUESSING * guessing:
+            raise DivergedError(
+                f"the validation loss is {nll:.4g} nats a token, and guessing any token costs "
+                f"{guessing:.3g}; try a lower learning rate"
+            )

@@ -21,7 +21,7 @@ ModelType = Literal["rag_sequence", "rag_token", "closed_book"]
 
 
 class DivergedError(RagsearchError):
-    """The loss or the weights became NaN or infinite; such a trial is not worth repeating."""
+    """Loss or weights became NaN, infinite or absurd; such a trial is not worth repeating."""
 
 
 class MarginalLoss(NamedTuple):

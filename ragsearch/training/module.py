@@ -2,8 +2,10 @@
 
 In: batches of `Question`s as they are; tokenising belongs to the pipeline. A training batch is
 one optimiser step, however many forward passes it takes, and says what comes next. Out:
-`train/loss`, the `val/...` metrics of each epoch, and what waiting for the retriever cost, in
-`epoch_metrics`.
+`train/loss`, the `val/...` metrics of each epoch with the signs of `collapse`, and what waiting
+for the retriever cost, in `epoch_metrics`. Where a question encoder is trained, also
+`train/question_encoder_grad_norm`: the norm of its gradient before clipping, averaged over the
+steps of the epoch (with float16, over those that it did not overflow).
 """
 
 import math
@@ -18,13 +20,16 @@ import torch
 from jaxtyping import Float
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from ragsearch.data.questions import Question
+from ragsearch.training.collapse import Hits, collapse_signs, hits_of
 from ragsearch.training.contexts import Contexts
 from ragsearch.training.evaluation import Example, evaluate_batch, summarise
 from ragsearch.training.loss import DivergedError, marginal_loss
+from ragsearch.training.model import RagModel
 from ragsearch.training.optimizer import make_optimizer, make_schedule, parameter_groups
 from ragsearch.training.pipeline import Found, Labels, Pipeline, Retrieved
 from ragsearch.training.workers import Workers
@@ -56,7 +61,9 @@ class RagModule(pl.LightningModule):
         self.epoch_metrics: dict[str, float] = {}
         self._ahead: Future[Found] | None = None
         self._losses: list[tuple[float, float]] = []
+        self._encoder_norms: list[Tensor] = []
         self._examples: list[Example] = []
+        self._hits_before: list[Hits] = []
         self._epoch_started = 0.0
 
     @override
@@ -153,12 +160,22 @@ class RagModule(pl.LightningModule):
 
     @override
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip gradients; with float16 they are unscaled by now."""
+        """Measure and clip gradients; with float16 they are unscaled by now."""
+        if (norm := self._encoder_norm()) is not None:
+            self._encoder_norms.append(norm)
         limit = self.pipeline.model.trial.optim.max_grad_norm
         if limit is not None:
             self.clip_gradients(
                 optimizer, gradient_clip_val=limit, gradient_clip_algorithm="norm"
             )
+
+    def _encoder_norm(self) -> Tensor | None:
+        """Return the norm of the question encoder's gradient, None where it is not trained."""
+        model = self.pipeline.model
+        if not isinstance(model, RagModel) or model.question_encoder in model.frozen:
+            return None
+        parameters = model.question_encoder.parameters()
+        return get_total_norm([one.grad for one in parameters if one.grad is not None])
 
     @override
     def validation_step(self, batch: list[Question], _: int) -> None:
@@ -166,10 +183,21 @@ class RagModule(pl.LightningModule):
         self._examples += evaluate_batch(self.pipeline, batch)
 
     @override
+    def on_train_start(self) -> None:
+        """Note what is found for the validation questions before anything is trained."""
+        batches = self.trainer.val_dataloaders
+        if self.pipeline.retriever is None or batches is None:
+            return
+        self.pipeline.model.stop_training()
+        with self.trainer.precision_plugin.val_step_context():  # as validation encodes them
+            self._hits_before = hits_of(self.pipeline, batches)
+
+    @override
     def on_train_epoch_start(self) -> None:
         """Start the epoch's clocks and switch dropout on."""
         self.pipeline.model.start_training()
         self._losses.clear()
+        self._encoder_norms.clear()
         self.pipeline.waits_s.clear()
         self._epoch_started = time.perf_counter()
 
@@ -184,6 +212,9 @@ class RagModule(pl.LightningModule):
             "train/loss": math.fsum(loss * n for loss, n in self._losses) / n_tokens,
             "time/epoch_s": elapsed,
         }
+        norms = [norm for norm in map(float, self._encoder_norms) if math.isfinite(norm)]
+        if norms:
+            self.epoch_metrics["train/question_encoder_grad_norm"] = float(np.mean(norms))
         if waits_s:  # a closed-book model waits for nobody
             self.epoch_metrics |= {
                 "time/retrieval_share": math.fsum(waits_s) / elapsed,
@@ -195,6 +226,8 @@ class RagModule(pl.LightningModule):
         """Average what validation found."""
         reads_passages = self.pipeline.retriever is not None
         summary = summarise(self._examples, recall=reads_passages, workers=self.workers)
+        if reads_passages:
+            summary |= collapse_signs(self._examples, self._hits_before, self.workers)
         self.epoch_metrics |= {f"val/{name}": value for name, value in summary.items()}
 
     @override

@@ -38,12 +38,17 @@ def make_optimizer(groups: Iterable[Group], optim: OptimSection) -> torch.optim.
 def make_schedule(
     optimizer: torch.optim.Optimizer, optim: OptimSection, n_steps: int
 ) -> LRScheduler:
-    """Return what moves the learning rate after each of `n_steps` optimiser steps."""
+    """Return what moves the learning rate after each of `n_steps` optimiser steps.
+
+    A warm-up that is as long or longer takes all of them, whatever the schedule.
+    """
+    n_warmup = optim.warmup_steps or math.ceil(optim.warmup_share * n_steps)
     schedule: LRScheduler = get_scheduler(
         _SCHEDULES.get(optim.schedule, optim.schedule),
         optimizer,
-        num_warmup_steps=optim.warmup_steps or math.ceil(optim.warmup_share * n_steps),
-        num_training_steps=n_steps,
+        num_warmup_steps=n_warmup,
+        # Transformers' polynomial divides by the steps after warm-up
+        num_training_steps=max(n_steps, n_warmup + 1),
         scheduler_specific_kwargs=_shape(optim),
     )
     return schedule

@@ -28,7 +28,7 @@ def search(tmp_path) -> SearchRecord:
     trials = [
         TrialRecord(0, {"optim.learning_rate": 3e-5}, Status.FINISHED, [epoch(1, 0.25)]),
         TrialRecord(1, {"optim.learning_rate": 1e-4}, Status.STOPPED_EARLY, [epoch(1, 0.5)]),
-        TrialRecord(2, {"optim.learning_rate": 9e-1}, Status.FAILED, error="diverged"),
+        TrialRecord(2, {"optim.learning_rate": 9e-1}, Status.FAILED, reason="diverged"),
     ]
     record = SearchRecord(
         folder, "kb", "val/em", "max", {}, "sqlite:////tmp/m.db", Status.FINISHED,

@@ -76,7 +76,7 @@ def made_search(tiny: Tiny, output: Path, settings: Settings) -> SearchRecord:
             number, overrides, Status.FINISHED, [metrics], checkpoint
         )
     record.trials[2] = TrialRecord(
-        2, {"optim.learning_rate": 0.1}, Status.FAILED, error="DivergedError: NaN"
+        2, {"optim.learning_rate": 0.1}, Status.FAILED, reason="DivergedError: NaN"
     )
     record.status = Status.FINISHED
     record.save()

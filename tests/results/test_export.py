@@ -147,7 +147,7 @@ def test_a_search_in_which_every_trial_failed_is_refused(search: SearchRecord, t
     del search.trials[0], search.trials[1]
     search.save()
 
-    with pytest.raises(BadInputError, match="no trial reported val/em, so there is nothing"):
+    with pytest.raises(BadInputError, match="no feasible trial reported val/em, so there"):
         export_best(search.folder, tmp_path / "best")
     assert not (tmp_path / "best").exists()
 

@@ -25,7 +25,7 @@ def make_record(output: Path, name: str = "kb-1", started: str = "2026-11-02T10:
         0, {"optim.learning_rate": 1e-4}, Status.FINISHED, [epoch(1, 0.25)]
     )
     record.trials[1] = TrialRecord(
-        1, {"optim.learning_rate": 9.0}, Status.FAILED, error="DivergedError"
+        1, {"optim.learning_rate": 9.0}, Status.FAILED, reason="DivergedError"
     )
     record.save()
     return record
@@ -42,18 +42,21 @@ def test_the_leaderboard_has_exactly_the_documented_form(tmp_path: Path):
             {
                 "trial": 0,
                 "status": "finished",
+                "reason": None,
                 "params": {"optim.learning_rate": 1e-4},
                 "metrics": epoch(1, 0.25),
             },
             {
                 "trial": 1,
                 "status": "failed",
+                "reason": "DivergedError",
                 "params": {"optim.learning_rate": 9.0},
                 "metrics": {},
             },
             {
                 "trial": 2,
                 "status": "stopped_early",
+                "reason": None,
                 "params": {"optim.learning_rate": 3e-4},
                 "metrics": epoch(1, 0.5),  # the best epoch's, not the last one's
             },
@@ -83,7 +86,9 @@ def test_rows_stand_best_first_and_failures_last(tmp_path: Path):
         "val/f1": None,
         "val/nll": 1.5,
         "val/recall_at_5": None,
+        "reason": None,
     }
+    assert table[2]["reason"] == "DivergedError"
     assert table[2]["val/em"] is None
 
 

@@ -139,3 +139,13 @@ def test_trials_that_search_by_themselves_need_no_replica(space_of):
 
     assert (plan.indexes[0].replicas, plan.search_threads) == (0, 0)
     assert "5.12 kB shared by all trials" in "\n".join(plan.lines())
+
+
+@pytest.mark.parametrize(("warmup_steps", "warns"), [(8, True), (7, False)])
+def test_a_warm_up_that_takes_the_whole_trial_is_told_of(space_of, warmup_steps, warns):
+    optim = {"warmup_steps": warmup_steps, "effective_batch": 13}  # 24 questions, 4 epochs
+
+    warnings = _plan(space_of(trial={"optim": optim})).warnings
+
+    what = "space.yaml:.*optim.warmup_steps: 8 steps of warm-up are all of the 8 that"
+    assert any(re.search(what, warning) for warning in warnings) == warns

@@ -34,3 +34,20 @@ def test_signal_handlers_are_put_back():
         assert signal.getsignal(signal.SIGTERM) is not before
 
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("trial", "epoch", "verdict", "stops"),
+    [
+        (1, 2, {}, False),
+        (1, 2, {"verdict": "infeasible"}, True),
+        (0, 2, {"verdict": "infeasible"}, False),
+        (0, 0, {"verdict": "diverged"}, True),
+    ],
+)
+def test_a_bad_trial_is_ended_and_the_baseline_only_where_it_cannot_go_on(
+    trial, epoch, verdict, stops
+):
+    result = {"config": {"trial": trial}, "epoch": epoch, **verdict}
+
+    assert EndOfSearch(None)("id", result) == stops

@@ -18,7 +18,7 @@ def record(tmp_path):
     )
     record.trials[0] = TrialRecord(0, {}, Status.FINISHED, [_epoch(1, 0.2), _epoch(2, 0.4)])
     record.trials[1] = TrialRecord(1, {"retrieval.n_docs": 3}, epochs=[_epoch(1, 0.5)])
-    record.trials[2] = TrialRecord(2, {"retrieval.n_docs": 2}, Status.FAILED, error="boom")
+    record.trials[2] = TrialRecord(2, {"retrieval.n_docs": 2}, Status.FAILED, reason="boom")
     return record
 
 
@@ -49,6 +49,13 @@ def test_among_equals_the_earlier_trial_is_first(record):
     assert [trial.trial for trial in record.ranked()] == [0, 1]
 
 
+@pytest.mark.parametrize("status", [Status.DIVERGED, Status.INFEASIBLE])
+def test_a_trial_that_is_bad_cannot_be_the_best_whatever_it_scored(record, status):
+    record.trials[1].status = status
+
+    assert [trial.trial for trial in record.ranked()] == [0]
+
+
 def test_a_folder_without_a_record_is_refused(tmp_path):
     with pytest.raises(BadInputError, match=r"no search here: search\.json is missing"):
         SearchRecord.load(tmp_path)
@@ -66,5 +73,5 @@ def test_the_record_is_plain_json(record):
     record.save()
 
     content = json.loads((record.folder / "search.json").read_text())
-    assert content["trials"][2]["error"] == "boom"
+    assert content["trials"][2]["reason"] == "boom"
     assert "folder" not in content

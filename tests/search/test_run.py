@@ -68,7 +68,7 @@ def test_a_search_whose_trials_all_fail_says_why_and_exits_4(tiny, tmp_path):
     assert done.returncode == 4, done.stderr
     assert "try a lower learning rate" in done.stderr
     assert "Traceback" not in done.stderr
-    assert _only_search(tmp_path).trials[0].status is Status.FAILED
+    assert _only_search(tmp_path).trials[0].status is Status.DIVERGED
     assert _statuses(tmp_path) == ["FAILED", "FAILED"]
 
 

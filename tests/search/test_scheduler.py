@@ -50,3 +50,19 @@ def test_without_a_scheduler_every_trial_runs_to_its_end(space_of):
     scheduler = make_scheduler(space_of(search={"scheduler": {"name": "none"}}))
 
     assert isinstance(scheduler, FIFOScheduler)
+
+
+BAD = {"epoch": 1, "training_iteration": 1, "val/em": 1.0, "verdict": "infeasible"}
+
+
+def test_the_scores_of_a_bad_trial_do_not_count_at_a_rung(space_of):
+    scheduler = make_scheduler(space_of(search={"scheduler": {"min": 1, "eta": 2}}))
+    baseline, other = _trial(0), _trial(1)
+    for trial in (baseline, other):
+        scheduler.on_trial_add(None, trial)
+
+    decision = scheduler.on_trial_result(None, baseline, BAD)
+    scheduler.on_trial_complete(None, other, BAD)
+
+    assert decision == TrialScheduler.CONTINUE
+    assert _decisions(scheduler, [0.1]) == [TrialScheduler.CONTINUE]

@@ -77,3 +77,20 @@ def test_the_study_can_be_opened_by_optuna(space_of, storage):
     study = optuna.load_study(study_name="study", storage=storage)
 
     assert [round(trial.value, 1) for trial in study.trials] == [0.0, 0.1, 0.2]
+
+
+BAD = {"epoch": 1, "val/em": 1.0, "verdict": "infeasible", "reason": "out of memory"}
+
+
+def test_a_bad_trial_is_pruned_and_a_crashed_one_failed(space_of, storage):
+    searcher = make_searcher(space_of(space=SPACE), storage, "study")
+    for number in range(3):
+        searcher.suggest(f"t{number}")
+
+    searcher.on_trial_complete("t0", BAD)
+    searcher.on_trial_complete("t1", error=True)
+    searcher.on_trial_complete("t2", {"val/em": 0.5})
+
+    states = [trial.state.name for trial in searcher._ot_study.trials]
+    assert states == ["PRUNED", "FAIL", "COMPLETE"]
+    assert searcher._ot_study.best_value == 0.5

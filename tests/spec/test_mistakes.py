@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ragsearch.errors import BadInputError
-from ragsearch.spec import load_spec
+from ragsearch.spec import ConstraintSection, load_spec
 from ragsearch.spec.document import read_document, write_document
 from tests.spec.spaces import VALID, write_space
 
@@ -135,6 +135,25 @@ MUTATIONS = {
     ),
     "wall of nothing": (
         "wall: 8h", "wall: 0h", 31, "budget.wall: must be longer than nothing, not '0h'",
+    ),
+    "a constraint without bounds": (
+        "budget:", "constraints: [{metric: val/em}]\nbudget:", 31,
+        "constraints.0: has neither min nor max; give at least one",
+    ),
+    "a constraint that nothing fulfils": (
+        "budget:", "constraints: [{metric: val/em, min: 0.5, max: 0.2}]\nbudget:", 31,
+        "constraints.0: has min 0.5 above max 0.2; exchange them",
+    ),
+    "a constraint on no metric": (
+        "budget:", "constraints: [{metric: val/unique, min: 0.5}]\nbudget:", 31,
+        "constraints.0.metric: must be one of val/em, val/f1, val/rouge_l, val/nll,"
+        " val/recall_at_1, val/recall_at_5, val/recall_at_10, val/mrr_at_10,"
+        " val/unique_passage_ratio, val/top1_concentration, val/prior_entropy,"
+        " val/hit_overlap, train/question_encoder_grad_norm, not 'val/unique'",
+    ),
+    "an expression as a constraint": (
+        "budget:", "constraints: ['retrieval.n_docs <= 3']\nbudget:", 31,
+        "constraints.0: must be a section with keys of its own, not 'retrieval.n_docs <= 3'",
     ),
     "two objectives": (
         "budget:", "objectives: [{metric: val/em}, {metric: val/f1}]\nbudget:", 31,
@@ -554,3 +573,35 @@ def test_junk_at_any_key_is_taken_or_refused_but_never_breaks(
 
         assert len(mistakes) == len({str(mistake) for mistake in mistakes})
         assert all("\n" not in str(mistake) for mistake in mistakes)
+
+
+@pytest.mark.parametrize(
+    ("model", "metric", "why"),
+    [
+        (
+            "freeze_question_encoder: true",
+            "train/question_encoder_grad_norm",
+            "no trial reports .*grad_norm: all have it frozen; drop the constraint",
+        ),
+        ("type: closed_book", "val/hit_overlap", "no trial reports .*: all are closed_book"),
+        ("type: closed_book", "val/recall_at_5", "no trial reports .*: all are closed_book"),
+    ],
+)
+def test_a_constraint_on_what_no_trial_reports_is_refused(tmp_path, model, metric, why):
+    text = VALID.replace("generator: models/bart\n", f"generator: models/bart\n    {model}\n")
+    path = write_space(tmp_path, f"{text}constraints: [{{metric: {metric}, min: 0.1}}]\n")
+
+    with pytest.raises(BadInputError, match=rf"yaml:33: constraints\.0\.metric: {why}"):
+        load_spec(path)
+
+
+def test_constraints_are_kept_as_written(tmp_path):
+    text = f"{VALID}constraints: [{{metric: val/unique_passage_ratio, min: 0.05}}]\n"
+
+    spec = load_spec(write_space(tmp_path, text))
+
+    (constraint,) = spec.file.constraints
+    assert constraint == ConstraintSection(metric="val/unique_passage_ratio", min=0.05)
+    again = tmp_path / "again.yaml"
+    again.write_text(spec.to_yaml())
+    assert load_spec(again).file.constraints == spec.file.constraints

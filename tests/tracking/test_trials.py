@@ -28,12 +28,11 @@ def resolve(config: Mapping[str, object]) -> dict[str, object]:
     return defaults | {key: value for key, value in config.items() if key != "trial"}
 
 
-def never() -> bool:
-    return False
-
-
-def always() -> bool:
-    return True
+def how_it_ended(trial: object, *, failed: bool) -> tuple[str, str | None]:
+    if failed:
+        return "failed", "out of luck"
+    is_last = trial.last_result.get("is_last")
+    return ("finished" if is_last else "stopped_early"), None
 
 
 @dataclass
@@ -90,8 +89,8 @@ def history(search: SearchRun, run: Run, key: str) -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in points]
 
 
-def callback(search: SearchRun, clock: Clock, ended_by_search=never) -> TrialRuns:
-    runs = search.trial_runs(resolve, ended_by_search)
+def callback(search: SearchRun, clock: Clock, ended=how_it_ended) -> TrialRuns:
+    runs = search.trial_runs(resolve, ended)
     runs._clock, runs._sleep = clock, clock.sleep
     return runs
 
@@ -168,27 +167,39 @@ def test_metrics_wait_five_seconds_at_most_and_keep_their_own_time(search, clock
 
 
 @pytest.mark.parametrize(
-    ("epoch", "failed", "ended_by_search", "ends"),
+    ("status", "reason", "word"),
     [
-        (N_EPOCHS, False, never, ("finished", "FINISHED")),
-        (N_EPOCHS, False, always, ("finished", "FINISHED")),
-        (2, False, never, ("stopped_early", "KILLED")),
-        (2, False, always, ("interrupted", "KILLED")),
-        (2, True, never, ("failed", "FAILED")),
+        ("finished", None, "FINISHED"),
+        ("stopped_early", None, "KILLED"),
+        ("interrupted", None, "KILLED"),
+        ("failed", "its process died", "FAILED"),
+        ("diverged", "the training loss is nan", "FAILED"),
+        ("infeasible", "out of memory", "FAILED"),
     ],
 )
-def test_a_run_ends_as_its_trial_did(search, clock, epoch, failed, ended_by_search, ends):
-    runs = callback(search, clock, ended_by_search)
+def test_a_run_ends_as_its_trial_did(search, clock, status, reason, word):
+    runs = callback(search, clock, lambda *_, **__: (status, reason))
     trial = start(runs)
-    report(runs, trial, epoch)
+    report(runs, trial, 2)
 
     clock.sleep(9)
-    runs.log_trial_end(trial, failed=failed)
+    runs.log_trial_end(trial)
 
     run = runs_of(search)["0"]
-    assert (run.data.tags["ragsearch.status"], run.info.status) == ends
+    assert (run.data.tags["ragsearch.status"], run.info.status) == (status, word)
+    assert run.data.tags.get("ragsearch.reason") == reason
     assert run.info.end_time == clock.now_s * 1000
-    assert history(search, run, "val/em") == [(epoch, epoch / 100)]
+    assert history(search, run, "val/em") == [(2, 0.02)]
+
+
+def test_a_report_of_how_a_trial_ended_is_no_validation(search, clock):
+    runs = callback(search, clock)
+    trial = start(runs)
+
+    runs.log_trial_result(1, trial, {"epoch": 0, "val/em": float("nan")})
+    runs.log_trial_end(trial)
+
+    assert runs_of(search)["0"].data.metrics == {}
 
 
 def test_a_trial_that_failed_before_it_reported_is_failed(search, clock):
@@ -330,7 +341,7 @@ class StopTrialFive(tune.Stopper):
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_every_result_of_a_real_search_is_in_mlflow_once(search, tmp_path):
-    runs = search.trial_runs(resolve, never)
+    runs = search.trial_runs(resolve, how_it_ended)
     n_calls = count_calls(runs)
     tune.Tuner(
         tune.with_resources(toy_trial, {"cpu": 0.5}),

@@ -11,7 +11,7 @@ from transformers import RagSequenceForGeneration, RagTokenForGeneration
 
 from ragsearch.data.questions import Question
 from ragsearch.spec import ObjectiveSection, TrialSection
-from ragsearch.spec.schema import METRICS
+from ragsearch.spec.schema import METRICS, SIGNS
 from ragsearch.training.evaluation import evaluate, summarise
 from ragsearch.training.fit import DivergedError, EpochReport, fit_trial
 from ragsearch.training.model import load
@@ -80,7 +80,7 @@ def test_a_trial_learns_and_reports_every_metric_each_epoch(
     assert [report.epoch for report in reports] == [1, 2, 3]
     times = {"time/epoch_s", "time/retrieval_share", "retrieval/p95_ms"}
     for report in reports:
-        assert set(report.metrics) == {*METRICS, "train/loss", *times}
+        assert set(report.metrics) == {*METRICS, *SIGNS, "train/loss", *times}
     losses = [report.metrics["train/loss"] for report in reports]
     assert losses[2] < losses[1] < losses[0]
     assert 0.0 < reports[0].metrics["time/retrieval_share"] < 1.0
@@ -254,3 +254,14 @@ def test_what_the_caller_raises_ends_the_trial(make_trial: MakeTrial, fit: Fit) 
 
     with pytest.raises(InterruptedError, match="enough"):
         fit(make_trial(train__max_epochs=3), on_report=stop)
+
+
+def test_a_loss_far_above_guessing_has_diverged(make_trial: MakeTrial, fit: Fit) -> None:
+    trial = make_trial(
+        optim__learning_rate=1e6, optim__schedule="constant", decode__max_length=2
+    )
+
+    with pytest.raises(
+        DivergedError, match=r"loss is .*; try a lower|not finite; try a lower learning rate"
+    ):
+        fit(trial)

@@ -54,9 +54,9 @@ def test_all_steps_but_the_first_of_an_epoch_find_their_passages_ahead(
 
     trained(trial, watched, train, val)
 
-    epoch = [False, True, True, False]  # the last is the validation's
-    assert [name.startswith("retrieval") for name in watched.threads] == epoch * 2
-    assert [len(queries) for queries in watched.queries] == [3, 3, 2, 2] * 2
+    before, epoch = [False], [False, True, True, False]  # the last is the validation's
+    assert [name.startswith("retrieval") for name in watched.threads] == before + epoch * 2
+    assert [len(queries) for queries in watched.queries] == [2] + [3, 3, 2, 2] * 2
     assert not any(thread.name.startswith("retrieval") for thread in threading.enumerate())
 
 
@@ -132,7 +132,7 @@ def test_an_error_of_the_thread_ends_the_trial_as_itself(
     trial = make_trial(retrieval__prefetch=1, optim__effective_batch=3)
 
     with pytest.raises(PoolUnavailableError, match="no replica answered"):
-        trained(trial, Watched(retriever, fails_at=2), train, val)
+        trained(trial, Watched(retriever, fails_at=3), train, val)
 
     assert not any(thread.name.startswith("retrieval") for thread in threading.enumerate())
 

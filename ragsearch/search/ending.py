@@ -1,0 +1,88 @@
+"""How a trial ends, and what that says of its configuration.
+
+A trial that *diverged*, ran out of memory or broke a constraint (both *infeasible*) would do so
+again: it is not tried again, it cannot be the best one, and the searcher is told to avoid the
+like. It has not crashed: it reports its ending to Tune as a result, under the keys below. Any
+other error is a crash, which says nothing of the configuration: the trial has *failed*.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ragsearch.search.record import Status
+from ragsearch.search.space import LAST_KEY, REASON_KEY, VERDICT_KEY
+from ragsearch.spec import ConstraintSection
+
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial
+
+
+class Ending(NamedTuple):
+    """How a trial ended."""
+
+    status: Status
+    reason: str | None = None
+    """Why, in one line; None where there is nothing to explain."""
+
+    def as_result(self) -> dict[str, object]:
+        """Return what a trial adds to its results, for `ending_of` to find."""
+        return {VERDICT_KEY: str(self.status), REASON_KEY: self.reason}
+
+
+def ending_of(ended_by_search: Callable[[], bool], trial: "Trial", *, failed: bool) -> Ending:
+    """Return how a trial of Tune ended.
+
+    Args:
+        ended_by_search: Tells whether trials are being ended by the user or the budget.
+        trial: One that has ended.
+        failed: Whether it did by an error.
+    """
+    result = trial.last_result or {}
+    if failed:
+        return Ending(Status.FAILED, _last_line(trial.error_file))
+    if VERDICT_KEY in result:
+        return Ending(Status(result[VERDICT_KEY]), result[REASON_KEY])
+    if result.get(LAST_KEY):
+        return Ending(Status.FINISHED)
+    return Ending(Status.INTERRUPTED if ended_by_search() else Status.STOPPED_EARLY)
+
+
+def verdict_on(error: BaseException) -> Ending | None:
+    """Return the ending that an error is, by itself or by its cause; None if it is a crash."""
+    from pytorch_lightning.utilities.memory import is_oom_error
+
+    from ragsearch.training.loss import DivergedError
+
+    if isinstance(error, DivergedError):
+        return Ending(Status.DIVERGED, str(error))
+    if isinstance(error, MemoryError) or is_oom_error(error):
+        said = str(error).strip().partition("\n")[0]
+        return Ending(Status.INFEASIBLE, f"out of memory: {said}" if said else "out of memory")
+    return None if error.__cause__ is None else verdict_on(error.__cause__)
+
+
+def broken(
+    constraints: Iterable[ConstraintSection], metrics: Mapping[str, float], epoch: int
+) -> Ending | None:
+    """Return the ending of a trial whose validation breaks a constraint.
+
+    A metric that the trial does not report breaks none; one that is no number breaks all.
+    """
+    for constraint in constraints:
+        value = metrics.get(constraint.metric)
+        if value is None:
+            continue
+        found = f"{constraint.metric} was {value:.4g} after epoch {epoch}"
+        if constraint.min is not None and not value >= constraint.min:
+            return Ending(Status.INFEASIBLE, f"{found}, below {constraint.min:g}")
+        if constraint.max is not None and not value <= constraint.max:
+            return Ending(Status.INFEASIBLE, f"{found}, above {constraint.max:g}")
+    return None
+
+
+def _last_line(error_file: str | None) -> str:
+    if error_file is None or not Path(error_file).is_file():
+        return "its process died"
+    lines = [line for line in Path(error_file).read_text().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "its process died"
