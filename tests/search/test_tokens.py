@@ -127,4 +127,5 @@ def test_a_trial_reads_the_tokens_and_trains_without_texts(
         _train({TRIAL_KEY: 0}, TrialJob(spec, address, tmp_path, tokens), second)
 
     to_train, to_validate = 23 * 2, 7 * 10
-    assert n_texts == [to_validate, to_train, to_validate]
+    before = to_validate  # what is found for the validation questions before training
+    assert n_texts == [before, to_validate, before, to_train, to_validate]

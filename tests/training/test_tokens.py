@@ -266,5 +266,6 @@ def test_a_trial_has_the_same_figures_with_and_without_kept_tokens(
     other = fitted(trial, questions, tokens, tmp_path)
 
     assert one == other
-    assert tokens.n_texts == 2 * 4 * 10  # for recall of two epochs; none to train on
+    # before training and for recall of two epochs; none to train on
+    assert tokens.n_texts == 3 * 4 * 10
     assert texts.n_texts == tokens.n_texts + 2 * 8 * trial.retrieval.n_docs
