@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from ragsearch.errors import BadInputError
 
@@ -115,7 +116,7 @@ class SearchRecord:
             raise BadInputError.single(folder, f"no search here: {RECORD_FILE} is missing")
         try:
             content = json.loads(file.read_text())
-            trials = [TrialRecord(**row) for row in content.pop("trials")]
+            trials = [TrialRecord(**_renamed(row)) for row in content.pop("trials")]
             indexes = {name: UsedIndex(**row) for name, row in content.pop("indexes").items()}
             content["status"] = Status(content["status"])
             record = cls(folder=folder.resolve(), indexes=indexes, **content)
@@ -126,3 +127,8 @@ class SearchRecord:
             trial.status = Status(trial.status)
             record.trials[trial.trial] = trial
         return record
+
+
+def _renamed(row: dict[str, Any]) -> dict[str, Any]:  # Any: as JSON has it
+    """Return a trial as it is written today: `reason` was `error` once."""
+    return {("reason" if key == "error" else key): value for key, value in row.items()}

@@ -32,6 +32,14 @@ def test_a_saved_record_loads_as_it_was(record):
     assert SearchRecord.load(record.folder) == record
 
 
+def test_a_record_that_says_error_for_reason_is_read_too(record):
+    record.save()
+    file = record.folder / "search.json"
+    file.write_text(file.read_text().replace('"reason"', '"error"'))
+
+    assert SearchRecord.load(record.folder) == record
+
+
 def test_trials_are_ranked_by_their_best_epoch_and_those_without_one_left_out(record):
     assert [trial.trial for trial in record.ranked()] == [1, 0]
     assert record.best_epoch(record.trials[0])["epoch"] == 2
