@@ -34,7 +34,7 @@ from typing_extensions import override
 from ragsearch.errors import BadInputError
 from ragsearch.index.encoder import Pooling, pool
 from ragsearch.spec import TrialSection
-from ragsearch.training.contexts import ContextBuilder, Contexts
+from ragsearch.training.contexts import ContextBuilder
 from ragsearch.training.encoder_only import open_encoder_only
 from ragsearch.training.lora import add_adapters, merge, plain_weights, unmerge
 from ragsearch.training.loss import ModelType
@@ -92,12 +92,6 @@ class TrialModel(ABC):
     @abstractmethod
     def context_builder(self) -> ContextBuilder:
         """Return what joins questions and passages as the generator is to read them."""
-
-    @abstractmethod
-    def generation_inputs(
-        self, contexts: Contexts, doc_scores: Float[Tensor, "B K"]
-    ) -> dict[str, object]:
-        """Return what the network's own `generate` is given, but for its settings."""
 
     def start_training(self) -> None:
         """Switch dropout on where weights are trained.
@@ -192,17 +186,6 @@ class RagModel(TrialModel):
         return ContextBuilder.of_trial(self.generator_tokenizer, self.trial)
 
     @override
-    def generation_inputs(
-        self, contexts: Contexts, doc_scores: Float[Tensor, "B K"]
-    ) -> dict[str, object]:
-        return {
-            "context_input_ids": contexts.input_ids,
-            "context_attention_mask": contexts.attention_mask,
-            "doc_scores": doc_scores,
-            "n_docs": doc_scores.shape[1],
-        }
-
-    @override
     def _save_tokenizers(self, folder: Path) -> None:
         # the two folders `RagTokenizer` reads
         self.question_tokenizer.save_pretrained(folder / _QUESTION_TOKENIZER)
@@ -236,12 +219,6 @@ class ClosedBookModel(TrialModel):
             self.trial.model.prefix,
             doc_separator="",
         )
-
-    @override
-    def generation_inputs(
-        self, contexts: Contexts, doc_scores: Float[Tensor, "B K"]
-    ) -> dict[str, object]:
-        return {"input_ids": contexts.input_ids, "attention_mask": contexts.attention_mask}
 
     @override
     def _save_tokenizers(self, folder: Path) -> None:
