@@ -40,6 +40,7 @@ from ragsearch.training.lora import add_adapters, merge, plain_weights, unmerge
 from ragsearch.training.loss import ModelType
 from ragsearch.training.parts import (
     check_length,
+    check_vocabulary,
     first_line,
     keep_no_activations,
     open_generator,
@@ -294,18 +295,24 @@ def load(folder: Path, *, encoder_only: bool = False) -> TrialModel:
         network = open_network(folder, _CLASSES[trial.model.type])
         network.train(mode=False)
         if trial.model.type == "closed_book":
-            return ClosedBookModel(network, AutoTokenizer.from_pretrained(folder), trial)
+            return ClosedBookModel(network, _tokenizer(folder), trial)
         return RagModel(
             network,
-            AutoTokenizer.from_pretrained(folder / _GENERATOR_TOKENIZER),
+            _tokenizer(folder / _GENERATOR_TOKENIZER),
             trial,
-            AutoTokenizer.from_pretrained(folder / _QUESTION_TOKENIZER),
+            _tokenizer(folder / _QUESTION_TOKENIZER),
             settings["pooling"],
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BadInputError.single(
             folder, f"cannot be read: {first_line(error)}; export the model again"
         ) from error
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    check_vocabulary(tokenizer, folder.name)
+    return tokenizer
 
 
 def generation_config(model: TrialModel) -> GenerationConfig:
