@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -121,9 +122,12 @@ def evaluate_bundles(  # noqa: PLR0913 - its options
 ) -> None:
     """Score bundles on questions with answers, one row each.
 
-    Prints exact match, F1, ROUGE-L, NLL a token, recall and MRR of passages. On the search's
-    own validation questions they are what the search reported. With --mode retrieval only
-    passages are looked for: precision (where the data has gold titles), recall and MRR.
+    Prints exact match, F1, ROUGE-L, NLL a token, recall and MRR of passages, and three signs of
+    retrieval collapse, of the passages that are read: the share of different ones, the share of
+    questions with the most frequent first one, and the mean entropy of their weights in nats.
+    On the search's own validation questions they are what the search reported. With --mode
+    retrieval only passages are looked for: precision (where the data has gold titles), recall,
+    MRR and the signs.
     --n-docs, --ef-search and --nprobe ask the index in another way than the trial did, without
     training again.
 
@@ -198,7 +202,7 @@ def _show_scores(scored: "list[Evaluation]", *, json: bool) -> None:
     elif len(rows) == 1:
         print_pairs(scored[0].summary)
     else:
-        columns = list(rows[0])
+        columns = list(dict.fromkeys(chain(*sorted(rows, key=len, reverse=True))))
         print_table(columns, [[row.get(column) for column in columns] for row in rows])
 
 
