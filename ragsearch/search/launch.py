@@ -23,7 +23,14 @@ from ragsearch.search.progress import Bookkeeper, EndOfSearch
 from ragsearch.search.record import SearchRecord, Status
 from ragsearch.search.scheduler import make_scheduler
 from ragsearch.search.space import TRIAL_KEY, make_searcher
-from ragsearch.search.trainable import IndexAddress, TrialJob, folder_name, run_trial, varied
+from ragsearch.search.trainable import (
+    MODEL_KEY,
+    IndexAddress,
+    TrialJob,
+    folder_name,
+    run_trial,
+    varied,
+)
 from ragsearch.spec import Spec
 from ragsearch.tracking import SearchRun, TrialRuns
 
@@ -177,9 +184,11 @@ def _tuner(
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=1,
-                checkpoint_score_attribute=record.metric,
-                checkpoint_score_order=record.goal,
+                # the best and the last are kept: Tune spares the last, and the epoch of the
+                # model grows, while of equal metrics Tune would keep one without a model
+                checkpoint_score_attribute=MODEL_KEY,
             ),
+            failure_config=tune.FailureConfig(max_failures=file.resources.retries),
         ),
     )
 

@@ -2,10 +2,11 @@
 
 import logging
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from ray import tune
 from ray.tune.experiment import Trial
 from typing_extensions import override
 
-from ragsearch.search.ending import ending_of
-from ragsearch.search.record import SearchRecord, TrialRecord
+from ragsearch.search.ending import crash_of, ending_of, last_lines
+from ragsearch.search.record import SearchRecord, Status, TrialRecord
 from ragsearch.search.space import TRIAL_KEY, VERDICT_KEY
-from ragsearch.search.trainable import varied
+from ragsearch.search.trainable import MODEL_KEY, STATE_FOLDER, varied
 from ragsearch.spec import Spec
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,8 @@ class Bookkeeper(tune.Callback):
     ) -> None:
         """Open a record."""
         number, params = trial.config[TRIAL_KEY], varied(trial.config)
+        if trial.num_failures:
+            return  # it is retried, and that has been said
         self._record.trials.setdefault(number, TrialRecord(number, params))
         self._record.save()
         log.info("trial %d started: %s", number, _settings(params) or "the baseline")
@@ -100,16 +103,17 @@ class Bookkeeper(tune.Callback):
         """Add an epoch, and remember where its model lies: only better ones are saved."""
         if not result["epoch"]:
             return  # no validation, but how the trial ended
+        record = self._of(trial)
+        if result["epoch"] <= record.n_epochs:
+            return  # it crashed between its report and Tune's taking note of the checkpoint
         epoch = {
             key: float(value)
             for key, value in result.items()
             if key == "epoch" or key.startswith(("val/", "train/", "time/", "retrieval/"))
         }
-        record = self._of(trial)
         record.epochs.append(epoch)
-        if saved := result.get("checkpoint_dir_name"):
-            assert trial.path is not None  # a trial that reported has a folder
-            folder = Path(trial.path, saved)
+        if result[MODEL_KEY]:
+            folder = _folder(trial) / result["checkpoint_dir_name"]
             record.checkpoint = str(folder.relative_to(self._record.folder))
         self._record.save()
         metric = self._record.metric
@@ -126,7 +130,9 @@ class Bookkeeper(tune.Callback):
         """Close a record."""
         record = self._close(trial, failed=False)
         how = record.status.replace("_", " ")
-        if record.reason:
+        if record.status is Status.FAILED:
+            self._say_failed(record, trial)
+        elif record.reason:
             log.warning("trial %d %s: %s", record.trial, how, record.reason)
         else:
             log.info("trial %d %s", record.trial, how)
@@ -136,13 +142,38 @@ class Bookkeeper(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:
         """Close the record of a trial that failed."""
-        record = self._close(trial, failed=True)
-        log.error("trial %d failed: %s (%s)", record.trial, record.reason, trial.error_file)
+        self._say_failed(self._close(trial, failed=True), trial)
+
+    @override
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: object
+    ) -> None:
+        """Say that a trial crashed and is tried again."""
+        record = self._of(trial)
+        place = f"epoch {record.n_epochs}" if record.n_epochs else "its start"
+        log.warning(
+            "trial %d crashed (%s); retried from %s", record.trial, crash_of(trial), place
+        )
+
+    @override
+    def on_trial_save(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: object
+    ) -> None:
+        """Drop states that a later one has taken the place of."""
+        if trial.checkpoint is not None:
+            _drop_states(_folder(trial), but=Path(trial.checkpoint.path))
+
+    def _say_failed(self, record: TrialRecord, trial: Trial) -> None:
+        log.error("trial %d failed: %s", record.trial, record.reason)
+        for line in last_lines(trial):
+            log.error("  %s", line)
 
     def _close(self, trial: Trial, *, failed: bool) -> TrialRecord:
         record = self._of(trial)
         record.status, record.reason = ending_of(self._end.stop_all, trial, failed=failed)
         self._record.save()
+        if record.status is not Status.INTERRUPTED:
+            _drop_states(_folder(trial))
         return record
 
     def _of(self, trial: Trial) -> TrialRecord:
@@ -150,6 +181,25 @@ class Bookkeeper(tune.Callback):
 
     def _n_epochs(self, trial: Trial) -> int:
         return self._spec.trial_with(varied(trial.config)).train.max_epochs
+
+
+def _folder(trial: Trial) -> Path:
+    assert trial.path is not None  # a trial that was started has a folder
+    return Path(trial.path)
+
+
+def _drop_states(folder: Path, but: Path | None = None) -> None:
+    """Remove the states of a trial's checkpoints, and checkpoints that were nothing else.
+
+    Args:
+        folder: That of the trial.
+        but: The checkpoint whose state is spared.
+    """
+    for state in folder.glob(f"*/{STATE_FOLDER}"):
+        if state.parent != but:
+            shutil.rmtree(state, ignore_errors=True)
+            with suppress(OSError):  # it holds a model
+                state.parent.rmdir()
 
 
 def _settings(params: Mapping[str, object]) -> str:

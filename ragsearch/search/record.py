@@ -46,6 +46,11 @@ class TrialRecord:
     reason: str | None = None
     """Why it failed, diverged or is infeasible, in one line."""
 
+    @property
+    def n_epochs(self) -> int:
+        """Epochs that were validated."""
+        return int(self.epochs[-1]["epoch"]) if self.epochs else 0
+
 
 @dataclass(frozen=True)
 class UsedIndex:

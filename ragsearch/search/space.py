@@ -13,6 +13,7 @@ import optuna
 from ray.tune.search.optuna import OptunaSearch
 from typing_extensions import override
 
+from ragsearch.search.record import Status
 from ragsearch.spec import Choice, Domain, Int, Log, Ordinal, Spec, Uniform
 
 TRIAL_KEY = "trial"
@@ -66,8 +67,9 @@ class _Searcher(OptunaSearch):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        is_bad = result is not None and VERDICT_KEY in result
-        super().on_trial_complete(trial_id, None if is_bad else result, error)
+        verdict = (result or {}).get(VERDICT_KEY)
+        failed = error or verdict == Status.FAILED
+        super().on_trial_complete(trial_id, None if verdict or failed else result, failed)
 
 
 def baseline_value(spec: Spec, path: str) -> object:

@@ -73,6 +73,8 @@ class Child:
     may_exist: bool = False
     """A call that creates the run was made and not answered, or forgotten by a restart."""
     has_params: bool = False
+    n_epochs: int = 0
+    """Epochs of which there are metrics: a trial that is tried again may report one twice."""
     points: list[Point] = field(default_factory=list)
     """Metrics MLflow does not have yet, oldest first."""
     files: list[str] = field(default_factory=list)

@@ -121,6 +121,9 @@ class TrialRuns(LoggerCallback):
             return  # no validation
         child, now_ms = self._child_of(trial), self._now_ms()
         step = int(cast("float", result["epoch"]))
+        if step <= child.n_epochs:
+            return  # it was tried again from before
+        child.n_epochs = step
         child.points += [
             Point(key, float(value), now_ms, step)
             for key, value in result.items()
