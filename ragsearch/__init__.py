@@ -7,7 +7,7 @@ The map: the packages in the order the data travels, each with its modules in th
 
     spec        a space file becomes a frozen Spec, every mistake with its line
                   document draft paths section trial index_section schema domains durations
-                  keys knobs folders messages models uses rules load
+                  keys grammar expressions knobs folders messages models uses rules load
     data        questions and corpora from files, checked row by row
                   rows lines ids questions gold passages chunks check
     index       a corpus becomes passages, vectors and FAISS, named by a fingerprint

@@ -11,6 +11,8 @@ The modules, in the order the data travels:
 - `domains`: what a key may vary over
 - `durations`: `8h` to seconds
 - `keys`: the tree the schema spans; suggestions for misspelt keys
+- `grammar`: the text of an expression as a tree
+- `expressions`: what a tree comes to, for the values of a trial
 - `knobs`: which search knobs an index has a use for
 - `folders`: indexes that are there already
 - `messages`: pydantic's findings in our words
