@@ -102,7 +102,7 @@ def _train(config: dict[str, object], job: TrialJob, workers: "Workers") -> None
             trial,
             questions,
             retriever,
-            _Reports(file.constraints) if workers.rank == 0 else lambda _: None,
+            _Reports(file.outcome_constraints) if workers.rank == 0 else lambda _: None,
             objective=file.objectives[0],
             seed=file.seed,
             workers=workers,

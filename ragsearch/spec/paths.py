@@ -72,11 +72,16 @@ def _change(section: object, key: str, change: Callable[[str], str]) -> None:
 
 
 def _change_domain(space: object, path: str, change: Callable[[str], str]) -> None:
-    domain = space.get(path) if isinstance(space, dict) else None
-    for keyword in ("choice", "ordinal"):
-        values = domain.get(keyword) if isinstance(domain, dict) else None
-        if isinstance(domain, dict) and isinstance(values, list):
-            domain[keyword] = [change(v) if isinstance(v, str) else v for v in values]
+    for name, domain in space.items() if isinstance(space, dict) else ():
+        if not isinstance(domain, dict):
+            continue
+        bundle = domain.get("bundle")
+        for option in bundle if isinstance(bundle, list) else ():
+            _change(option, path, change)
+        for keyword in ("choice", "ordinal"):
+            values = domain.get(keyword)
+            if name == path and isinstance(values, list):
+                domain[keyword] = [change(v) if isinstance(v, str) else v for v in values]
 
 
 def missing_files(draft: Draft) -> Iterator[Finding]:

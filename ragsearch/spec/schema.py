@@ -8,7 +8,7 @@ neighbours is checked in `rules`.
 import re
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from ragsearch.spec.durations import wall_s
 from ragsearch.spec.index_section import IndexSection
@@ -181,6 +181,16 @@ class ConstraintSection(Section):
         return self
 
 
+def _kind_of_constraint(value: object) -> str:
+    return "[expression]" if isinstance(value, str) else "[outcome]"
+
+
+Constraint = Annotated[
+    Annotated[ConstraintSection, Tag("[outcome]")] | Annotated[Text, Tag("[expression]")],
+    Discriminator(_kind_of_constraint),
+]
+
+
 class BudgetSection(Section):
     """When a search ends: whichever limit comes first."""
 
@@ -265,15 +275,24 @@ class SpaceFile(Section):
     pool: PoolSection = PoolSection()
     trial: TrialSection
     space: dict[str, object] = Field(default_factory=dict)
-    """What varies: dotted paths in `trial`, each with one domain."""
+    """What varies: dotted paths in `trial`, each with one domain; nothing by default."""
+    try_first: Annotated[tuple[dict[str, object], ...], Field(strict=False)] = ()
+    """Points to try after the baseline: values by dotted path, the rest as in the baseline;
+    none by default."""
     objectives: Annotated[
         tuple[ObjectiveSection, ...], Field(strict=False), AfterValidator(_exactly_one)
     ] = (ObjectiveSection(metric="val/em"),)
     """What the search is after: one metric, which also drives the scheduler."""
-    constraints: Annotated[tuple[ConstraintSection, ...], Field(strict=False)] = ()
-    """Bounds on what every validation finds; none by default. The baseline that breaks one is
-    infeasible, too, but trained to its end."""
+    constraints: Annotated[tuple[Constraint, ...], Field(strict=False)] = ()
+    """What trials must fulfil; none by default. An expression over keys of the trial holds
+    before a trial is launched, the baseline included. A bound on a metric holds after every
+    validation; the baseline that breaks one is infeasible, too, but trained to its end."""
     search: SearchSection = SearchSection()
     budget: BudgetSection
     resources: ResourcesSection = ResourcesSection()
     tracking: TrackingSection = TrackingSection()
+
+    @property
+    def outcome_constraints(self) -> tuple[ConstraintSection, ...]:
+        """Bounds on what validations find."""
+        return tuple(one for one in self.constraints if isinstance(one, ConstraintSection))
