@@ -3,6 +3,8 @@
 The modules, in the order the data travels:
 
 - `document`: YAML to plain data with lines
+- `environment`: references to environment variables
+- `extends`: a file laid over those it extends
 - `draft`: overrides, domains and lookups in data that may still be wrong
 - `paths`: relative paths made absolute; missing files
 - `section`: the base of sections, and kinds of values

@@ -12,6 +12,7 @@ from typing_extensions import TypeIs
 
 from ragsearch.errors import BadInputError, Mistake
 from ragsearch.spec.document import Document, Finding, KeyPath, Places, parse_value
+from ragsearch.spec.environment import expand_all
 from ragsearch.spec.keys import field_at
 from ragsearch.spec.schema import SpaceFile
 from ragsearch.spec.space import Entry, Option, Parameter, Space
@@ -143,7 +144,10 @@ def _apply(data: dict[str, object], text: str) -> KeyPath:
         raise BadInputError([Mistake(f"-o {key}", "", error.mistakes[0].what)]) from error
     head, _, rest = key.partition(".")
     names = [head, rest] if head == "space" and rest else key.split(".")
-    return _set(data, names, parsed, f"-o {key}")
+    holder = {names[-1]: parsed}
+    for finding in expand_all(holder, tuple(names[:-1])):
+        raise BadInputError([Mistake(f"-o {key}", "", finding.what)])
+    return _set(data, names, holder[names[-1]], f"-o {key}")
 
 
 def _set(data: dict[str, object], names: list[str], value: object, place: str) -> KeyPath:
@@ -156,6 +160,10 @@ def _set(data: dict[str, object], names: list[str], value: object, place: str) -
             raise BadInputError([Mistake(place, "", what)])
         path = (*path, step)
         if position == len(names) - 1:
+            is_dropped = names[0] == "space" and len(names) > 1 and value is None
+            if is_dropped and isinstance(here, dict) and name in here:
+                del here[name]  # no longer varies
+                break
             here[step] = value  # type: ignore[index]
         elif isinstance(here, dict):
             here = here.setdefault(step, {})

@@ -11,8 +11,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ragsearch.errors import BadInputError, Mistake
-from ragsearch.spec.document import Document, Finding, read_document
+from ragsearch.spec.document import Document, Finding
 from ragsearch.spec.draft import Draft, draft_of, override
+from ragsearch.spec.extends import read_extended, read_text
 from ragsearch.spec.folders import fill_from_folders
 from ragsearch.spec.messages import findings_of
 from ragsearch.spec.paths import resolve_paths
@@ -38,9 +39,11 @@ def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> Spec:
     Raises:
         BadInputError: With every mistake, ordered by line.
     """
-    text = _read_text(Path(path))
-    document = override(read_document(text, str(path)), overrides)
-    resolve_paths(document.data, Path(path).absolute().parent)
+    path = Path(path)
+    absent = "no such space file; `ragsearch init` writes one to start from"
+    text = read_text(path, Mistake(str(path), "", absent))
+    document = override(read_extended(text, path), overrides)
+    resolve_paths(document.data, path.absolute().parent)
     fill_from_folders(document.data)
     draft = draft_of(document)
     _name_the_only_index(draft)
@@ -49,23 +52,9 @@ def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> Spec:
     if mistakes:
         raise BadInputError(mistakes)
     file = SpaceFile.model_validate(draft.data)
-    spec = Spec(file, draft.space, Path(path).absolute(), text, document.places)
+    spec = Spec(file, draft.space, path.absolute(), text, document.places)
     _require_feasible(spec)
     return spec
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        what = "no such space file; `ragsearch init` writes one to start from"
-        raise BadInputError([Mistake(str(path), "", what)]) from error
-    except UnicodeDecodeError as error:
-        what = f"is not UTF-8 (byte {error.object[error.start]:#04x}); save the file as UTF-8"
-        raise BadInputError([Mistake(str(path), "", what)]) from error
-    except OSError as error:
-        what = f"cannot be read: {error.strerror}"
-        raise BadInputError([Mistake(str(path), "", what)]) from error
 
 
 def _all_findings(document: Document, draft: Draft) -> Iterator[Finding]:

@@ -24,6 +24,8 @@ def broken_rules(draft: Draft) -> Iterator[Finding]:
     Yields:
         Findings in no order.
     """
+    if draft.data.get("extends") is not None:  # from the file it is taken as it is read
+        yield Finding(("extends",), "must stand in the space file, not in an option")
     yield from draft.findings
     yield from unusable_values(draft)
     yield from broken_expressions(draft)

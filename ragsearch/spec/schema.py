@@ -11,6 +11,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from ragsearch.spec.durations import wall_s
+from ragsearch.spec.environment import expand
 from ragsearch.spec.index_section import IndexSection
 from ragsearch.spec.section import Count, Positive, Section, Text
 from ragsearch.spec.trial import TrialSection
@@ -66,7 +67,7 @@ def _cluster(text: str) -> str:
 
 
 def _uri(text: str) -> str:
-    if not re.match(r"[a-z][a-z0-9+]*://.", text):
+    if not re.match(r"[a-z][a-z0-9+]*://.", expand(text)):
         raise ValueError(
             f"must be a URI such as sqlite:///mlflow.db or http://host:5000, not {text!r}"
         )
@@ -250,7 +251,13 @@ class TrackingSection(Section):
     """Where MLflow keeps the runs."""
 
     uri: Annotated[str, AfterValidator(_uri)] = "sqlite:///mlflow.db"
-    """MLflow tracking URI; a relative SQLite path is relative to where the command runs."""
+    """MLflow tracking URI; a relative SQLite path is relative to where the command runs.
+    References to the environment stay as written in everything a search records."""
+
+    @property
+    def address(self) -> str:
+        """The URI with its references to the environment replaced: never to be recorded."""
+        return expand(self.uri)
 
 
 def _exactly_one(objectives: tuple[ObjectiveSection, ...]) -> tuple[ObjectiveSection, ...]:
@@ -264,6 +271,9 @@ class SpaceFile(Section):
 
     version: Literal[1]
     """Version of this format."""
+    extends: Text | None = None
+    """Space file to start from, none by default: what this one says is laid over it, mappings
+    key by key, lists and domains as a whole; a domain of null varies no longer."""
     name: Annotated[str, AfterValidator(_name_of_search)]
     """Name of the search, and of its MLflow experiment: letters, digits, `_ . -`."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

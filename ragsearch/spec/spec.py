@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from ragsearch.errors import BadInputError, Mistake
 from ragsearch.spec.document import Finding, KeyPath, Places, write_document
 from ragsearch.spec.domains import Domain
+from ragsearch.spec.environment import escaped
 from ragsearch.spec.messages import findings_of
 from ragsearch.spec.schema import SpaceFile
 from ragsearch.spec.space import Space, over
@@ -128,13 +129,13 @@ class Spec:
 
     def resolved(self) -> dict[str, object]:
         """Return the whole file as plain data: defaults filled in, paths absolute."""
-        plain = self.file.model_dump(mode="json")
+        plain = self.file.model_dump(mode="json", exclude={"extends"})
         plain["space"] = {entry.name: entry.to_plain() for entry in self.space.entries}
         return plain
 
     def to_yaml(self) -> str:
         """Return `resolved()` as a space file that `load_spec` reads as the same spec."""
-        return write_document(self.resolved())
+        return write_document(cast("dict[str, object]", escaped(self.resolved())))
 
     @property
     def used_indexes(self) -> list[str]:
