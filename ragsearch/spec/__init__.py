@@ -25,6 +25,7 @@ The modules, in the order the data travels:
 - `rules`: what sections must agree on
 - `spec`: `Spec`, a file that was found right
 - `load`: all of it
+- `json_schema`: the schema for editors
 """
 
 from ragsearch.spec.domain_parser import parse_domain

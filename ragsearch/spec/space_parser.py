@@ -18,7 +18,7 @@ from ragsearch.spec.messages import shown
 from ragsearch.spec.space import Derived, Entry, Parameter, Space, in_order
 from ragsearch.spec.trial import TrialSection
 
-_FIXED = {
+FIXED = {
     path: f"must be the same for all trials, as it changes no model; set trial.{path}"
     for path in ("retrieval.backend", "train.profile")
 }
@@ -121,9 +121,9 @@ def _wrong_names(name: str, raw: object) -> Iterator[Finding]:
 
 
 def _no_keys(path: str, place: tuple[str | int, ...]) -> Iterator[Finding]:
-    known = [leaf for leaf in leaves(TrialSection) if leaf not in _FIXED]
-    if path in _FIXED:
-        yield Finding(place, _FIXED[path])
+    known = [leaf for leaf in leaves(TrialSection) if leaf not in FIXED]
+    if path in FIXED:
+        yield Finding(place, FIXED[path])
     elif path not in known:
         what = f"is no key of trial that can vary; {suggestion(path, known)}"
         yield Finding(place, what)
