@@ -6,8 +6,10 @@ The map: the packages in the order the data travels, each with its modules in th
     quickstart  shipped data and models; files only
 
     spec        a space file becomes a frozen Spec, every mistake with its line
-                  document draft paths section trial index_section schema domains durations
-                  keys knobs folders messages models uses rules load
+                  document environment extends draft paths section trial index_section
+                  schema domains domain_parser durations keys grammar expressions space
+                  space_parser space_rules knobs folders messages models uses rules spec
+                  load json_schema
     data        questions and corpora from files, checked row by row
                   rows lines ids questions gold passages chunks check
     index       a corpus becomes passages, vectors and FAISS, named by a fingerprint

@@ -56,6 +56,18 @@ def validate(space: SpacePath, override: Overrides = None, *, json: Json = False
         typer.echo(line)
 
 
+@commands.command(epilog="Example: ragsearch schema")
+def schema() -> None:
+    """Print the JSON Schema of space files, for editors.
+
+    A file whose first line is `# yaml-language-server: $schema=space.schema.json` is completed
+    and checked by it. `ragsearch init` writes both.
+    """
+    from ragsearch.spec.json_schema import json_schema
+
+    print_json(json_schema())
+
+
 @commands.command(epilog="Example: ragsearch run kb/space.yaml -o budget.trials=20")
 def run(space: SpacePath, override: Overrides = None, *, output: Output = Path("runs")) -> None:
     """Run a search and end with the table of its trials.

@@ -104,7 +104,7 @@ def _tracked(spec: Spec, record: SearchRecord, end: EndOfSearch) -> Iterator[Tri
     file = spec.file
     sections = {"seed", "data", "pool", "search", "budget", "resources"}
     run = SearchRun.open(
-        file.tracking.uri,
+        file.tracking.address,
         file.name,
         record.search,
         params=flatten(file.model_dump(mode="json", include=sections)),
@@ -113,7 +113,8 @@ def _tracked(spec: Spec, record: SearchRecord, end: EndOfSearch) -> Iterator[Tri
             f"ragsearch.index.{name}": used.fingerprint for name, used in record.indexes.items()
         },
     )
-    record.tracking_uri = run.uri
+    if file.tracking.uri == file.tracking.address:  # else it may hold a password
+        record.tracking_uri = run.uri
     record.save()
     run.log_text(spec.text, "space.yaml")
     run.log_text(json.dumps(spec.resolved(), indent=2), "resolved.json")

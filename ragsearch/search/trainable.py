@@ -130,7 +130,7 @@ def _train(
             trial,
             questions,
             retriever,
-            _Reports(file.constraints) if workers.rank == 0 else lambda _: None,
+            _Reports(file.outcome_constraints) if workers.rank == 0 else lambda _: None,
             objective=file.objectives[0],
             seed=file.seed,
             workers=workers,

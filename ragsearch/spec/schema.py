@@ -8,9 +8,10 @@ neighbours is checked in `rules`.
 import re
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from ragsearch.spec.durations import wall_s
+from ragsearch.spec.environment import expand
 from ragsearch.spec.index_section import IndexSection
 from ragsearch.spec.section import Count, Positive, Section, Text
 from ragsearch.spec.trial import TrialSection
@@ -66,7 +67,7 @@ def _cluster(text: str) -> str:
 
 
 def _uri(text: str) -> str:
-    if not re.match(r"[a-z][a-z0-9+]*://.", text):
+    if not re.match(r"[a-z][a-z0-9+]*://.", expand(text)):
         raise ValueError(
             f"must be a URI such as sqlite:///mlflow.db or http://host:5000, not {text!r}"
         )
@@ -181,6 +182,16 @@ class ConstraintSection(Section):
         return self
 
 
+def _kind_of_constraint(value: object) -> str:
+    return "[expression]" if isinstance(value, str) else "[outcome]"
+
+
+Constraint = Annotated[
+    Annotated[ConstraintSection, Tag("[outcome]")] | Annotated[Text, Tag("[expression]")],
+    Discriminator(_kind_of_constraint),
+]
+
+
 class BudgetSection(Section):
     """When a search ends: whichever limit comes first."""
 
@@ -244,7 +255,13 @@ class TrackingSection(Section):
     """Where MLflow keeps the runs."""
 
     uri: Annotated[str, AfterValidator(_uri)] = "sqlite:///mlflow.db"
-    """MLflow tracking URI; a relative SQLite path is relative to where the command runs."""
+    """MLflow tracking URI; a relative SQLite path is relative to where the command runs.
+    References to the environment stay as written in everything a search records."""
+
+    @property
+    def address(self) -> str:
+        """The URI with its references to the environment replaced: never to be recorded."""
+        return expand(self.uri)
 
 
 def _exactly_one(objectives: tuple[ObjectiveSection, ...]) -> tuple[ObjectiveSection, ...]:
@@ -258,6 +275,9 @@ class SpaceFile(Section):
 
     version: Literal[1]
     """Version of this format."""
+    extends: Text | None = None
+    """Space file to start from, none by default: what this one says is laid over it, mappings
+    key by key, lists and domains as a whole; a domain of null varies no longer."""
     name: Annotated[str, AfterValidator(_name_of_search)]
     """Name of the search, and of its MLflow experiment: letters, digits, `_ . -`."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -269,15 +289,24 @@ class SpaceFile(Section):
     pool: PoolSection = PoolSection()
     trial: TrialSection
     space: dict[str, object] = Field(default_factory=dict)
-    """What varies: dotted paths in `trial`, each with one domain."""
+    """What varies: dotted paths in `trial`, each with one domain; nothing by default."""
+    try_first: Annotated[tuple[dict[str, object], ...], Field(strict=False)] = ()
+    """Points to try after the baseline: values by dotted path, the rest as in the baseline;
+    none by default."""
     objectives: Annotated[
         tuple[ObjectiveSection, ...], Field(strict=False), AfterValidator(_exactly_one)
     ] = (ObjectiveSection(metric="val/em"),)
     """What the search is after: one metric, which also drives the scheduler."""
-    constraints: Annotated[tuple[ConstraintSection, ...], Field(strict=False)] = ()
-    """Bounds on what every validation finds; none by default. The baseline that breaks one is
-    infeasible, too, but trained to its end."""
+    constraints: Annotated[tuple[Constraint, ...], Field(strict=False)] = ()
+    """What trials must fulfil; none by default. An expression over keys of the trial holds
+    before a trial is launched, the baseline included. A bound on a metric holds after every
+    validation; the baseline that breaks one is infeasible, too, but trained to its end."""
     search: SearchSection = SearchSection()
     budget: BudgetSection
     resources: ResourcesSection = ResourcesSection()
     tracking: TrackingSection = TrackingSection()
+
+    @property
+    def outcome_constraints(self) -> tuple[ConstraintSection, ...]:
+        """Bounds on what validations find."""
+        return tuple(one for one in self.constraints if isinstance(one, ConstraintSection))

@@ -155,9 +155,9 @@ MUTATIONS = {
         " val/unique_passage_ratio, val/top1_concentration, val/prior_entropy,"
         " val/hit_overlap, train/question_encoder_grad_norm, not 'val/unique'",
     ),
-    "an expression as a constraint": (
-        "budget:", "constraints: ['retrieval.n_docs <= 3']\nbudget:", 31,
-        "constraints.0: must be a section with keys of its own, not 'retrieval.n_docs <= 3'",
+    "a number as a constraint": (
+        "budget:", "constraints: [3]\nbudget:", 31,
+        "constraints.0: must be a section with keys of its own, not 3",
     ),
     "two objectives": (
         "budget:", "objectives: [{metric: val/em}, {metric: val/f1}]\nbudget:", 31,
