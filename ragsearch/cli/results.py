@@ -242,8 +242,7 @@ def show_trials(record: "SearchRecord") -> None:
 def _closing_lines(record: "SearchRecord") -> list[str]:
     look = shlex.join(["mlflow", "ui", "--backend-store-uri", record.tracking_uri])
     lines = [f"search  {record.search}, {record.status}", f"look    {look}"]
-    is_near = record.folder.parent == Path("runs").resolve()  # where commands look themselves
-    search = record.search if is_near else str(record.folder)
+    search = record.named
     if record.can_go_on:
         lines.append("resume  " + shlex.join(["ragsearch", "run", "--resume", search]))
     ranked = record.ranked()

@@ -171,7 +171,7 @@ def _other_indexes(record: SearchRecord, spec: Spec) -> Iterator[Mistake]:
 def _require_work(record: SearchRecord, spec: Spec) -> None:
     """Refuse to go on where no trial is left or no time."""
     budget, n_trials = spec.file.budget, len(record.trials)
-    name = record.search
+    name = record.named
     ended = [trial for trial in record.trials.values() if trial.status.has_ended]
     if len(ended) >= budget.trials:
         what = (

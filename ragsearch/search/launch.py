@@ -97,20 +97,19 @@ def _close(record: SearchRecord, end: EndOfSearch) -> None:
 
 
 def resumable(record: SearchRecord) -> dict[int, Path]:
-    """Return what trials that have not ended go on from, by their numbers.
+    """Return the checkpoints that trials go on from which have not ended, by their numbers.
 
-    Of the states that are there, it is the newest one that is not ahead of the record: what
-    came after it is done again.
+    Of those with a state it is the newest one that is not ahead of the record: what came after
+    it is done again.
     """
     found = {}
     for number, trial in record.trials.items():
-        states = record.folder.glob(f"{TUNE_FOLDER}*/{folder_name(number)}/*/state/state.json")
-        if trial.status.has_ended or not trial.epochs:
+        if trial.status.has_ended:
             continue
-        epochs = {_epoch_of(state): state.parent for state in states}
-        done = [epoch for epoch in epochs if 0 < epoch <= trial.last_epoch]
-        if done:
-            found[number] = epochs[max(done)]
+        states = record.folder.glob(f"{TUNE_FOLDER}*/{folder_name(number)}/*/state/state.json")
+        after = {_epoch_of(state): state.parent.parent for state in states}
+        if done := [epoch for epoch in after if 0 < epoch <= trial.last_epoch]:
+            found[number] = after[max(done)]
     return found
 
 

@@ -115,7 +115,7 @@ class Bookkeeper(tune.Callback):
         """Open a record, or go on with one."""
         number, params = trial.config[TRIAL_KEY], varied(trial.config)
         known = self._record.trials.get(number)
-        self._note(trial, params=params, status=Status.RUNNING)
+        self._note(trial, params=params, status=Status.RUNNING, reason=None)
         if known is not None and known.epochs:
             log.info("trial %d goes on after epoch %d", number, known.last_epoch)
         else:
@@ -130,7 +130,7 @@ class Bookkeeper(tune.Callback):
         result: dict[str, Any],
         **info: object,
     ) -> None:
-        """Add an epoch, and remember where its model lies and where the trial can go on."""
+        """Add an epoch, and remember where its model lies if it is the best yet."""
         if result.get(VERDICT_KEY) == Status.INTERRUPTED:
             self._end.disk_full = self._end.disk_full or result[REASON_KEY]
         if not result["epoch"]:
@@ -151,17 +151,15 @@ class Bookkeeper(tune.Callback):
         )  # fmt: skip
 
     def _checkpoint(self, trial: Trial, result: Mapping[str, Any]) -> dict[str, str]:
-        """Return the fields of a record that a result's checkpoint changes."""
+        """Return what a record says anew of the best model."""
         if (saved := result.get("checkpoint_dir_name")) is None:
             return {}
         assert trial.path is not None  # a trial that reported has a folder
         folder = str(Path(trial.path, saved).relative_to(self._record.folder))
-        found, metric = {"last_checkpoint": folder}, self._record.metric
-        before = self._record.best_epoch(self._of(trial))
+        metric, before = self._record.metric, self._record.best_epoch(self._of(trial))
         sign = 1.0 if self._record.goal == "max" else -1.0
-        if before is None or sign * result[metric] > sign * before[metric]:
-            found["checkpoint"] = folder
-        return found
+        is_best = before is None or sign * result[metric] > sign * before[metric]
+        return {"checkpoint": folder} if is_best else {}
 
     @override
     def on_trial_complete(

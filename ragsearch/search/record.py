@@ -57,8 +57,6 @@ class TrialRecord:
     """When each was reported, in seconds since 1970."""
     checkpoint: str | None = None
     """Folder of the best epoch's model, relative to the search folder."""
-    last_checkpoint: str | None = None
-    """Folder from which the trial goes on after its last epoch, relative to the same."""
     reason: str | None = None
     """Why it failed, diverged or is infeasible, in one line."""
 
@@ -86,10 +84,6 @@ class SearchRecord:
     goal: str
     indexes: dict[str, UsedIndex]
     tracking_uri: str
-    id: str = ""
-    """What no other search has, by which MLflow finds its run; none in records of old."""
-    data: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of the questions that trials are trained and compared on."""
     status: Status = Status.RUNNING
     started: str = ""
     """Local time with offset, ISO 8601."""
@@ -97,12 +91,22 @@ class SearchRecord:
     """How many times it was run: begun, resumed or extended."""
     wall_s: float = 0.0
     """Seconds that trials ran, of all its runs, as of the last event."""
+    id: str = ""
+    """What no other search has, by which MLflow finds its run; none in records of old."""
+    data: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the questions that trials are trained and compared on."""
     trials: dict[int, TrialRecord] = field(default_factory=dict)
 
     @property
     def search(self) -> str:
         """The name by which commands know the search: its folder's name."""
         return self.folder.name
+
+    @property
+    def named(self) -> str:
+        """As commands of the current folder take it: its name, or else its folder."""
+        is_near = self.folder.parent == Path("runs").resolve()  # where commands look themselves
+        return self.search if is_near else str(self.folder)
 
     @property
     def tune_folder(self) -> Path:
@@ -220,7 +224,7 @@ class SearchRecord:
         """Return the error that says what to do where the disk is full."""
         return DiskFullError(
             f"search {self.search}: the disk is full ({what}); free some space, then go on "
-            f"with `ragsearch run --resume {self.search}`"
+            f"with `ragsearch run --resume {self.named}`"
         )
 
     def interrupt(self) -> None:

@@ -224,8 +224,8 @@ def _new_folder(output: Path, name: str) -> Path:
 def _check_outcome(record: SearchRecord) -> None:
     if record.status is Status.INTERRUPTED:
         what = (
-            f"search {record.search} was interrupted; see `ragsearch trials {record.search}`, "
-            f"go on with `ragsearch run --resume {record.search}`"
+            f"search {record.search} was interrupted; see `ragsearch trials {record.named}`, "
+            f"go on with `ragsearch run --resume {record.named}`"
         )
         raise SearchInterruptedError(what)
     if not record.ranked():

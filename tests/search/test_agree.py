@@ -140,7 +140,7 @@ def test_a_search_whose_trials_have_all_ended_is_extended_not_resumed(record):
     for number in (1, 2):
         record.trials[number] = TrialRecord(number, {}, Status.FAILED)
 
-    with pytest.raises(BadInputError, match=f"all 3 trials have ended, .* 10 {NAME}`"):
+    with pytest.raises(BadInputError, match=rf"all 3 trials have ended, .* 10 \S*{NAME}`"):
         agreed(record)
 
     assert agreed(record, add_trials=1).file.budget.trials == 4

@@ -100,15 +100,13 @@ def test_what_was_noted_is_read_while_the_search_runs(running):
     before = (running.folder / "search.json").read_bytes()
 
     running.note(3, 1.5, params={"retrieval.n_docs": 4}, status=Status.RUNNING)
-    running.note(
-        3, 2.5, epoch=_epoch(1, 0.75), reported=100, checkpoint="a", last_checkpoint="a"
-    )
+    running.note(3, 2.5, epoch=_epoch(1, 0.75), reported=100, checkpoint="a")
     running.note(1, 3.5, status=Status.FAILED, reason="boom")
 
     read = SearchRecord.load(running.folder)
     assert read == running
     assert read.trials[3] == TrialRecord(
-        3, {"retrieval.n_docs": 4}, Status.RUNNING, [_epoch(1, 0.75)], [100], "a", "a"
+        3, {"retrieval.n_docs": 4}, Status.RUNNING, [_epoch(1, 0.75)], [100], "a"
     )
     assert (read.trials[1].status, read.trials[1].reason) == (Status.FAILED, "boom")
     assert read.wall_s == 3.5
