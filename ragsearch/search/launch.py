@@ -27,7 +27,15 @@ from ragsearch.search.scheduler import make_scheduler
 from ragsearch.search.searcher import StudySearcher
 from ragsearch.search.space import TRIAL_KEY
 from ragsearch.search.study import SearchStudy
-from ragsearch.search.trainable import IndexAddress, TrialJob, folder_name, run_trial, varied
+from ragsearch.search.trainable import (
+    MODEL_KEY,
+    STATE_FOLDER,
+    IndexAddress,
+    TrialJob,
+    folder_name,
+    run_trial,
+    varied,
+)
 from ragsearch.spec import Spec
 from ragsearch.tracking import Known, SearchRun, TrialRuns
 
@@ -106,9 +114,11 @@ def resumable(record: SearchRecord) -> dict[int, Path]:
     for number, trial in record.trials.items():
         if trial.status.has_ended:
             continue
-        states = record.folder.glob(f"{TUNE_FOLDER}*/{folder_name(number)}/*/state/state.json")
+        states = record.folder.glob(
+            f"{TUNE_FOLDER}*/{folder_name(number)}/*/{STATE_FOLDER}/state.json"
+        )
         after = {_epoch_of(state): state.parent.parent for state in states}
-        if done := [epoch for epoch in after if 0 < epoch <= trial.last_epoch]:
+        if done := [epoch for epoch in after if 0 < epoch <= trial.n_epochs]:
             found[number] = after[max(done)]
     return found
 
@@ -224,9 +234,11 @@ def _tuner(
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=1,
-                checkpoint_score_attribute=record.metric,
-                checkpoint_score_order=record.goal,
+                # the best and the last are kept: Tune spares the last, and the epoch of the
+                # model grows, while of equal metrics Tune would keep one without a model
+                checkpoint_score_attribute=MODEL_KEY,
             ),
+            failure_config=tune.FailureConfig(max_failures=job.spec.file.resources.retries),
         ),
     )
 

@@ -2,10 +2,11 @@
 
 import logging
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from ray import tune
 from ray.tune.experiment import Trial
 from typing_extensions import override
 
-from ragsearch.search.ending import ending_of, is_disk_full
-from ragsearch.search.record import SearchRecord, Status, TrialRecord
+from ragsearch.search.ending import crash_of, ending_of, is_disk_full, last_lines
+from ragsearch.search.record import TUNE_FOLDER, SearchRecord, Status, TrialRecord
 from ragsearch.search.space import LAST_KEY, REASON_KEY, TRIAL_KEY, VERDICT_KEY
-from ragsearch.search.trainable import varied
+from ragsearch.search.trainable import MODEL_KEY, STATE_FOLDER, folder_name, varied
 from ragsearch.spec import Spec
 from ragsearch.tracking.trials import metrics_of
 
@@ -114,10 +115,12 @@ class Bookkeeper(tune.Callback):
     ) -> None:
         """Open a record, or go on with one."""
         number, params = trial.config[TRIAL_KEY], varied(trial.config)
+        if trial.num_failures:
+            return  # it is retried, and that has been said
         known = self._record.trials.get(number)
         self._note(trial, params=params, status=Status.RUNNING, reason=None)
         if known is not None and known.epochs:
-            log.info("trial %d goes on after epoch %d", number, known.last_epoch)
+            log.info("trial %d goes on after epoch %d", number, known.n_epochs)
         else:
             log.info("trial %d started: %s", number, _settings(params) or "the baseline")
 
@@ -135,31 +138,21 @@ class Bookkeeper(tune.Callback):
             self._end.disk_full = self._end.disk_full or result[REASON_KEY]
         if not result["epoch"]:
             return  # no validation, but how the trial ended
-        if result["epoch"] <= self._of(trial).last_epoch:
-            return  # done again after its process died, with the same outcome
+        if result["epoch"] <= self._of(trial).n_epochs:
+            return  # it crashed between its report and Tune's taking note of the checkpoint
         epoch, metric = metrics_of(result), self._record.metric
-        changes = self._checkpoint(trial, result)
+        changes: dict[str, object] = {}
+        if result[MODEL_KEY]:
+            folder = _folder(trial) / result["checkpoint_dir_name"]
+            changes["checkpoint"] = str(folder.relative_to(self._record.folder))
         if result.get(LAST_KEY) and VERDICT_KEY not in result:
-            changes["status"] = (
-                Status.FINISHED
-            )  # said now: a kill before Tune says it costs nothing
+            changes["status"] = Status.FINISHED  # now: a kill before its end then costs nothing
         self._note(trial, epoch=epoch, reported=result["timestamp"], **changes)
         log.info(
             "trial %d epoch %d/%d: %s %.4f, train/loss %.4f, %.0f s",
             trial.config[TRIAL_KEY], epoch["epoch"], self._n_epochs(trial), metric,
             epoch[metric], epoch["train/loss"], epoch["time/epoch_s"],
         )  # fmt: skip
-
-    def _checkpoint(self, trial: Trial, result: Mapping[str, Any]) -> dict[str, str]:
-        """Return what a record says anew of the best model."""
-        if (saved := result.get("checkpoint_dir_name")) is None:
-            return {}
-        assert trial.path is not None  # a trial that reported has a folder
-        folder = str(Path(trial.path, saved).relative_to(self._record.folder))
-        metric, before = self._record.metric, self._record.best_epoch(self._of(trial))
-        sign = 1.0 if self._record.goal == "max" else -1.0
-        is_best = before is None or sign * result[metric] > sign * before[metric]
-        return {"checkpoint": folder} if is_best else {}
 
     @override
     def on_trial_complete(
@@ -168,7 +161,9 @@ class Bookkeeper(tune.Callback):
         """Close a record."""
         record = self._close(trial, failed=False)
         how = record.status.replace("_", " ")
-        if record.reason:
+        if record.status is Status.FAILED:
+            self._say_failed(record, trial)
+        elif record.reason:
             log.warning("trial %d %s: %s", record.trial, how, record.reason)
         else:
             log.info("trial %d %s", record.trial, how)
@@ -178,13 +173,47 @@ class Bookkeeper(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:
         """Close the record of a trial that failed."""
-        record = self._close(trial, failed=True)
-        log.error("trial %d failed: %s (%s)", record.trial, record.reason, trial.error_file)
+        self._say_failed(self._close(trial, failed=True), trial)
+
+    @override
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: object
+    ) -> None:
+        """Say that a trial crashed and is tried again."""
+        record = self._of(trial)
+        place = f"epoch {record.n_epochs}" if record.n_epochs else "its start"
+        log.warning(
+            "trial %d crashed (%s); retried from %s", record.trial, crash_of(trial), place
+        )
+
+    @override
+    def on_trial_save(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: object
+    ) -> None:
+        """Drop states that a later one has taken the place of."""
+        if trial.checkpoint is not None:
+            _drop_states(_folder(trial), but=Path(trial.checkpoint.path))
+
+    def _say_failed(self, record: TrialRecord, trial: Trial) -> None:
+        log.error("trial %d failed: %s", record.trial, record.reason)
+        for line in last_lines(trial):
+            log.error("  %s", line)
 
     def _close(self, trial: Trial, *, failed: bool) -> TrialRecord:
         status, reason = ending_of(trial, failed=failed)
         self._note(trial, status=status, reason=reason)
-        return self._of(trial)
+        record = self._of(trial)
+        if status.has_ended:
+            self._tidy(record, _folder(trial))
+        return record
+
+    def _tidy(self, record: TrialRecord, folder: Path) -> None:
+        """Drop what a trial needed to go on, and worse models of earlier runs."""
+        for before in self._record.folder.glob(f"{TUNE_FOLDER}*/{folder_name(record.trial)}"):
+            _drop_states(before)
+            for model in before.glob("checkpoint_*") if before != folder else ():
+                if str(model.relative_to(self._record.folder)) != record.checkpoint:
+                    shutil.rmtree(model, ignore_errors=True)
 
     def _note(self, trial: Trial, **event: object) -> None:
         with self._end.at_full_disk():
@@ -195,6 +224,25 @@ class Bookkeeper(tune.Callback):
 
     def _n_epochs(self, trial: Trial) -> int:
         return self._spec.trial_with(varied(trial.config)).train.max_epochs
+
+
+def _folder(trial: Trial) -> Path:
+    assert trial.path is not None  # a trial that was started has a folder
+    return Path(trial.path)
+
+
+def _drop_states(folder: Path, but: Path | None = None) -> None:
+    """Remove the states of a trial's checkpoints, and checkpoints that were nothing else.
+
+    Args:
+        folder: That of the trial.
+        but: The checkpoint whose state is spared.
+    """
+    for state in folder.glob(f"*/{STATE_FOLDER}"):
+        if state.parent != but:
+            shutil.rmtree(state, ignore_errors=True)
+            with suppress(OSError):  # it holds a model
+                state.parent.rmdir()
 
 
 def _settings(params: Mapping[str, object]) -> str:

@@ -61,9 +61,9 @@ class TrialRecord:
     """Why it failed, diverged or is infeasible, in one line."""
 
     @property
-    def last_epoch(self) -> float:
-        """Number of its last validation, 0 before the first."""
-        return self.epochs[-1]["epoch"] if self.epochs else 0.0
+    def n_epochs(self) -> int:
+        """Epochs that were validated."""
+        return int(self.epochs[-1]["epoch"]) if self.epochs else 0
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class SearchRecord:
         number, epoch = changes.pop("trial"), changes.pop("epoch", None)
         reported = changes.pop("reported", None)
         trial = self.trials.setdefault(number, TrialRecord(number, {}))
-        if epoch is not None and epoch["epoch"] > trial.last_epoch:
+        if epoch is not None and epoch["epoch"] > trial.n_epochs:
             trial.epochs.append(epoch)
             trial.reported.append(reported)
         for key, value in changes.items():

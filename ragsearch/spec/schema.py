@@ -232,6 +232,10 @@ class ResourcesSection(Section):
     per_trial: PerTrialSection = PerTrialSection()
     max_concurrent: Count | None = None
     """Trials at a time; as many as fit by default."""
+    retries: Annotated[int, Field(ge=0)] = 1
+    """Times that a trial is started again from its last epoch, if its process or node is lost
+    or a pool, device or file system fails it; one that diverges, is infeasible or meets a bug
+    is never started again."""
     cluster: Annotated[str, AfterValidator(_cluster)] = "local"
     """`local` starts a private Ray; `auto` or `host:port` joins one."""
 

@@ -73,8 +73,8 @@ class Child:
     may_exist: bool = False
     """A call that creates the run was made and not answered, or forgotten by a restart."""
     has_params: bool = False
-    last_step: int = 0
-    """Epoch of the newest metrics."""
+    n_epochs: int = 0
+    """Epochs of which there are metrics: a trial that is tried again may report one twice."""
     points: list[Point] = field(default_factory=list)
     """Metrics MLflow does not have yet, oldest first."""
     files: list[str] = field(default_factory=list)
@@ -101,9 +101,9 @@ class Child:
                 that it is told again with the same time only once.
         """
         step, time_ms = int(metrics["epoch"]), int(reported_s * 1000)
-        if step <= self.last_step:
+        if step <= self.n_epochs:
             return
-        self.last_step = step
+        self.n_epochs = step
         self.points += [
             Point(key, value, time_ms, step) for key, value in metrics.items() if "/" in key
         ]

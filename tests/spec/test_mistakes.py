@@ -95,6 +95,10 @@ MUTATIONS = {
         "budget:", "resources: {per_trial: {gpu: 2}}\nbudget:", 31,
         "resources.per_trial.gpu: must be at most 1.0, not 2",
     ),
+    "fewer retries than none": (
+        "budget:", "resources: {retries: -1}\nbudget:", 31,
+        "resources.retries: must be at least 0, not -1",
+    ),
     "workers that share a gpu": (
         "budget:", "resources: {per_trial: {gpu: 0.5, workers: 2}}\nbudget:", 31,
         "resources.per_trial: 2 workers cannot share GPUs (0.5 each); set gpu to 1 or to 0",

@@ -197,6 +197,19 @@ def test_a_run_ends_as_its_trial_did(search, clock, status, reason, word):
     assert history(search, run, "val/em") == [(2, 0.02)]
 
 
+def test_an_epoch_that_a_retried_trial_reports_again_is_written_once(search, clock):
+    runs = callback(search, clock)
+    trial = start(runs)
+
+    for epoch in (1, 2, 2, 3):
+        clock.now_s += 1
+        report(runs, trial, epoch)
+    runs.log_trial_end(trial)
+
+    written = history(search, runs_of(search)["0"], "val/em")
+    assert written == [(1, 0.01), (2, 0.02), (3, 0.03)]
+
+
 def test_a_report_of_how_a_trial_ended_is_no_validation(search, clock):
     runs = callback(search, clock)
     trial = start(runs)
