@@ -24,6 +24,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from typing_extensions import override
 
+from ragsearch.errors import BadInputError
 from ragsearch.search.journal import append_line, drop_torn_line
 from ragsearch.search.record import SearchRecord, Status, TrialRecord
 from ragsearch.search.samplers import make_sampler
@@ -173,7 +174,13 @@ class SearchStudy:
 
         Returns:
             The trials that go on, in the order of their numbers.
+
+        Raises:
+            BadInputError: If the study lacks trials of the record.
         """
+        if len(record.trials) > self.n_asked:
+            what = f"lacks trials of {record.search}; restore it, or start a new search"
+            raise BadInputError.single(record.folder / STUDY_FILE, what)
         going_on = []
         for trial in self._trials():
             if (number := trial.user_attrs.get(NUMBER_ATTR)) is None:

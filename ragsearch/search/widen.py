@@ -54,6 +54,8 @@ def _told_again(
 ) -> FrozenTrial:
     fixed = dict(trial.system_attrs.get("fixed_params", {}))
     for path, (old, new) in domains.items():
+        if trial.distributions.get(path) == _distribution(new):
+            continue  # by a run that was killed before it had kept the wider domains
         value = _value(trial, path, old)
         if value is not None and new.contains(value):
             trial.distributions = {**trial.distributions, path: _distribution(new)}

@@ -187,6 +187,19 @@ def test_wider_domains_are_taken_up_by_the_study(record, content, caplog):
     )
 
 
+def test_a_study_that_was_widened_before_a_kill_is_widened_once(record, content):
+    before = load_spec(record.folder / "resolved.json")
+    agreed(record, content | {"space": WIDER})
+    keep_resolved(before, record.folder)  # as a kill between the two leaves it
+
+    spec = agreed(record, content | {"space": WIDER})
+
+    told = SearchStudy(spec, record.folder).take_up(record, None)
+    docs = optuna.load_study(study_name=NAME, storage=open_storage(record.folder)).trials[1]
+    place = docs.params["retrieval.n_docs"]
+    assert [1, 2, 3, 5, 8][place] == told[0].values["retrieval.n_docs"]
+
+
 @pytest.mark.parametrize(
     ("path", "domain", "complaint"),
     [

@@ -190,6 +190,9 @@ def test_a_search_that_is_killed_stopped_and_extended_is_as_one_that_ran_through
     assert killed.code == -signal.SIGKILL
     assert f"resume  ragsearch run --resume {name}" in shown
     assert "interrupted" in shown
+    assert "trial 0 goes on after epoch 2" in no_cluster.said
+    assert "trial 0 epoch 1/" not in no_cluster.said  # nor is any other epoch done again
+    assert "trial 0 epoch 2/" not in no_cluster.said
     assert no_cluster.code != 0
     assert stopped.code == 130
     assert f"go on with `ragsearch run --resume {name}`" in stopped.said

@@ -7,6 +7,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from ragsearch.errors import BadInputError
 from ragsearch.search.record import SearchRecord, Status, TrialRecord
 from ragsearch.search.samplers import make_sampler
 from ragsearch.search.study import STUDY_FILE, SearchStudy
@@ -264,3 +265,10 @@ def test_a_line_cut_off_by_a_kill_is_no_harm(spec, tmp_path):
 
     assert again.ask().number == first.number + 1
     assert len(opened(tmp_path).trials) == 2
+
+
+def test_a_study_that_is_lost_is_not_begun_again_beside_its_record(spec, tmp_path):
+    record = record_of(tmp_path, known=TrialRecord(0, {}, Status.FINISHED))
+
+    with pytest.raises(BadInputError, match=r"study\.journal: lacks trials of"):
+        SearchStudy(spec, tmp_path).take_up(record, None)
