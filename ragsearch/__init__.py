@@ -25,8 +25,8 @@ The map: the packages in the order the data travels, each with its modules in th
     tracking    MLflow: a run a search, a run a trial
                   search_run trials child
     search      many trials: planned, proposed, stopped, recorded
-                  cores plan run tokens launch cluster space scheduler record ending trainable
-                  workers progress
+                  cores plan run lock agree widen tokens launch cluster journal record study
+                  space samplers searcher scheduler replay ending trainable workers progress
     results     what one does with a search: look, export, evaluate, ask
                   leaderboard bundle export card answering predictions evaluate ask
     bench       what a retrieval call and a training step cost, side by side

@@ -7,14 +7,9 @@ baseline: its values are enqueued where they lie in their domain, else stand as 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import optuna
-from ray.tune.search.optuna import OptunaSearch
-from typing_extensions import override
 
-from ragsearch.errors import BadInputError
-from ragsearch.search.record import Status
 from ragsearch.spec import (
     Bundle,
     Choice,
@@ -39,76 +34,6 @@ MAX_ASKS = 200  # at an acceptance of 5 % the chance that all are rejected is 4e
 
 VERDICT_KEY, REASON_KEY = "verdict", "reason"
 """Where a result of Tune says that the trial diverged or is infeasible, and why."""
-
-
-def make_searcher(spec: Spec, storage: str, study_name: str) -> OptunaSearch:
-    """Make the searcher that proposes the trials of a search, the baseline first.
-
-    Args:
-        spec: The search.
-        storage: Optuna storage URL; the study can be opened from it at any time.
-        study_name: Name of the study in it.
-
-    Returns:
-        A searcher for Ray Tune.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    objective = spec.file.objectives[0]
-    proposal = Proposal(spec)
-    return _Searcher(
-        space=proposal,
-        metric=objective.metric,
-        mode=objective.goal,
-        points_to_evaluate=proposal.first_points(),
-        sampler=_sampler(spec),
-        storage=optuna.storages.RDBStorage(storage),
-        study_name=study_name,
-    )
-
-
-class _Searcher(OptunaSearch):
-    """Tells Optuna of trials that diverged or are infeasible that they were pruned.
-
-    To TPE a pruned trial without a value is worse than all that have one, so that it avoids the
-    like; a failed one, as a crash is told to it, it leaves out of account. What constraints
-    reject is told as failed, too, and asked again.
-    """
-
-    _n_trials = 0
-
-    @override
-    def suggest(self, trial_id: str) -> dict[str, object]:
-        """Propose the next trial, with its number."""
-        proposal, study = self._space, cast("optuna.Study", self._ot_study)
-        assert isinstance(proposal, Proposal)
-        for _ in range(MAX_ASKS):
-            self._ot_trials[trial_id] = study.ask()
-            values = proposal(self._ot_trials[trial_id])
-            if proposal.spec.rejects(values) is None:
-                self._n_trials += 1
-                return {TRIAL_KEY: self._n_trials - 1, **values}
-            study.tell(self._ot_trials.pop(trial_id), state=optuna.trial.TrialState.PRUNED)
-        what = f"none of {MAX_ASKS} proposals fulfils the constraints; relax one"
-        raise BadInputError([proposal.spec.mistake("constraints", what)])
-
-    @override
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        verdict = (result or {}).get(VERDICT_KEY)
-        failed = error or verdict == Status.FAILED
-        super().on_trial_complete(trial_id, None if verdict or failed else result, failed)
-
-
-def _sampler(spec: Spec) -> optuna.samplers.BaseSampler:
-    if spec.file.search.algorithm == "random":
-        return optuna.samplers.RandomSampler(seed=spec.file.seed)
-    return optuna.samplers.TPESampler(
-        seed=spec.file.seed,
-        n_startup_trials=spec.file.search.startup_trials,
-        multivariate=True,
-        constant_liar=True,  # concurrent trials do not crowd one place
-    )
 
 
 @dataclass(frozen=True)

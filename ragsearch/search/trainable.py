@@ -78,8 +78,8 @@ def run_trial(config: dict[str, object], job: TrialJob) -> None:
     """Fine-tune one configuration, with all its workers, and report each validation to Tune.
 
     A trial that was interrupted goes on from its last checkpoint. One that diverges, has not
-    enough memory or meets a bug ends with a report of that; only what another try may end
-    otherwise is raised.
+    enough memory, finds the disk full or meets a bug ends with a report of that; only what
+    another try may end otherwise is raised.
     """
     from ragsearch.search.workers import workers_of_trial
 

@@ -1,11 +1,15 @@
+import errno
+import json
+import math
 import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from ragsearch.search.launch import resumable
 from ragsearch.search.progress import Bookkeeper, EndOfSearch
-from ragsearch.search.record import SearchRecord, Status
+from ragsearch.search.record import SearchRecord, Status, TrialRecord
 
 
 def test_a_search_without_a_wall_budget_goes_on():
@@ -88,6 +92,7 @@ def report(bookkeeper, trial, epoch, *, is_best, **also):
         (folder / "model.safetensors").touch()
     metrics = {"val/em": 0.5, "train/loss": 1.0, "time/epoch_s": 1.0}
     result = {"epoch": epoch, "model_epoch": epoch if is_best else 0, **metrics, **also}
+    result["timestamp"] = 1_700_000_000 + epoch
     trial.last_result = result | {"checkpoint_dir_name": name}
     bookkeeper.on_trial_result(0, [trial], trial, trial.last_result)
     trial.checkpoint = SimpleNamespace(path=str(folder))
@@ -116,15 +121,88 @@ def test_only_the_last_state_is_kept_while_a_trial_runs_and_none_when_it_has_end
     assert record.trials[0].checkpoint == "tune/trial-0000/checkpoint_000001"
 
 
-def test_the_state_of_an_interrupted_trial_is_kept(kept, record):
+def test_a_full_disk_ends_the_search_and_the_state_of_the_trial_is_kept(kept, record):
     bookkeeper, trial = kept
     report(bookkeeper, trial, 1, is_best=False, is_last=False)
-    bookkeeper._end.interrupted = True
+    verdict = {"verdict": "interrupted", "reason": "No space left on device"}
+    trial.last_result = {"epoch": 0, "val/em": math.nan, **verdict}
+    bookkeeper.on_trial_result(0, [trial], trial, trial.last_result)
 
     bookkeeper.on_trial_complete(0, [trial], trial)
 
     assert record.trials[0].status is Status.INTERRUPTED
     assert files(trial) == ["checkpoint_000001/state/state.json"]
+    assert bookkeeper._end.stop_all()
+    assert bookkeeper._end.disk_full == "No space left on device"
+
+
+def test_an_event_that_the_disk_does_not_take_ends_the_search(kept, record, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    bookkeeper, trial = kept
+    monkeypatch.setattr(record, "note", full)
+
+    report(bookkeeper, trial, 1, is_best=True)
+
+    assert "No space left on device" in bookkeeper._end.disk_full
+
+
+def test_any_other_trouble_with_a_file_is_raised():
+    with pytest.raises(PermissionError), EndOfSearch(None).at_full_disk():
+        raise PermissionError
+
+
+def test_a_trial_that_went_on_and_ended_keeps_only_its_best_model(kept, record):
+    bookkeeper, trial = kept
+    report(bookkeeper, trial, 1, is_best=True)
+    trial.path = str(record.folder / "tune-2" / "trial-0000")
+
+    report(bookkeeper, trial, 2, is_best=True, is_last=True)
+    bookkeeper.on_trial_complete(0, [trial], trial)
+
+    best = "tune-2/trial-0000/checkpoint_000002"
+    models = record.folder.rglob("model.safetensors")
+    assert record.trials[0].checkpoint == best
+    assert [str(model.parent.relative_to(record.folder)) for model in models] == [best]
+    assert not [*record.folder.rglob("state.json")]
+
+
+def test_wall_time_used_before_an_interruption_counts():
+    end = EndOfSearch(60.0, used_s=59.99)
+
+    assert end.used_s >= 59.99
+    assert EndOfSearch(60.0, used_s=60.1).stop_all()
+
+
+@pytest.mark.parametrize(("there", "found"), [
+    ([2], 2), ([1, 2, 3], 2), ([3], None), ([1], 1), ([], None),
+])  # fmt: skip
+def test_a_trial_goes_on_from_the_newest_state_that_is_not_ahead_of_its_record(
+    record, there, found
+):
+    epochs = [{"epoch": 1.0}, {"epoch": 2.0}]
+    record.trials[1] = TrialRecord(1, {}, Status.INTERRUPTED, epochs)
+    record.trials[2] = TrialRecord(2, {}, Status.FINISHED, epochs)
+    folders = {}
+    for epoch in there:
+        for number in (1, 2):
+            folder = record.folder / f"tune-{epoch}/trial-000{number}/checkpoint_00000{epoch}"
+            (folder / "state").mkdir(parents=True)
+            state = {"progress": {"epoch": epoch}}
+            (folder / "state" / "state.json").write_text(json.dumps(state))
+            folders.setdefault(epoch, folder)
+
+    assert resumable(record) == ({1: folders[found]} if found else {})
+
+
+def test_a_state_that_cannot_be_read_is_passed_over(record):
+    record.trials[1] = TrialRecord(1, {}, Status.INTERRUPTED, [{"epoch": 1.0}])
+    state = record.folder / "tune/trial-0001/checkpoint_000001/state/state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("{")
+
+    assert resumable(record) == {}
 
 
 def test_an_epoch_that_a_retried_trial_reports_again_is_recorded_once(kept, record):

@@ -1,101 +1,54 @@
+"""Domains in Optuna's words: what a trial is proposed."""
+
 import optuna
 import pytest
 
-from ragsearch.errors import BadInputError
-from ragsearch.search.space import encoded, make_searcher, suggest
+from ragsearch.search.record import Status
+from ragsearch.search.space import Proposal, encoded, suggest
+from ragsearch.search.study import SearchStudy, open_storage
 from ragsearch.spec import Bundle, Choice, Int, Log, Normal, Ordinal, Uniform
+from tests.search.conftest import SPACE
 
 
-@pytest.fixture
-def storage(tmp_path):
-    return f"sqlite:///{tmp_path / 'study.db'}"
-
-
-def _proposals(spec, storage, n):
-    searcher = make_searcher(spec, storage, "study")
-    proposals = []
+def _asked(spec, folder, n):
+    """Return the first trials of a new search, each told something, and its study."""
+    study, asked = SearchStudy(spec, folder), []
     for number in range(n):
-        proposals.append(searcher.suggest(f"t{number}"))
-        searcher.on_trial_complete(f"t{number}", {"val/em": 0.1 * number})
-    return proposals
+        asked.append(study.ask())
+        study.report(asked[-1], 1, [0.1 * number])
+        study.tell(asked[-1], Status.FINISHED)
+    return asked, optuna.load_study(study_name=folder.name, storage=open_storage(folder))
 
 
-SPACE = {
-    "model.type": {"choice": ["rag_sequence", "rag_token"]},
-    "retrieval.n_docs": {"ordinal": [1, 3, 5]},
-    "optim.learning_rate": {"log": [1e-5, 1e-2]},
-    "optim.warmup_steps": {"int": [0, 40], "step": 10},
-    "regularisation.dropout": {"uniform": [0.0, 0.2], "step": 0.05},
-}
+def _study(spec):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for point in Proposal(spec).first_points():
+        study.enqueue_trial(point)
+    return study
 
 
-def test_trial_0_is_the_baseline(space_of, storage):
+def test_the_first_point_is_the_baseline(space_of):
     spec = space_of(space=SPACE, trial={"retrieval": {"n_docs": 3}})
 
-    first = _proposals(spec, storage, 1)[0]
+    first = Proposal(spec)(_study(spec).ask())
 
-    assert first["trial"] == 0
-    assert spec.trial_with({k: v for k, v in first.items() if k != "trial"}) == spec.file.trial
+    assert spec.trial_with(first) == spec.file.trial
 
 
-def test_a_baseline_outside_its_domain_is_tried_all_the_same(space_of, storage):
+def test_a_baseline_outside_its_domain_is_tried_all_the_same(space_of):
     spec = space_of(space=SPACE, trial={"retrieval": {"n_docs": 2}})
 
-    assert _proposals(spec, storage, 1)[0]["retrieval.n_docs"] == 2
+    assert Proposal(spec)(_study(spec).ask())["retrieval.n_docs"] == 2
 
 
-def test_proposals_lie_in_their_domains_and_are_numbered(space_of, storage):
+def test_proposals_lie_in_their_domains(space_of):
     spec = space_of(space=SPACE)
+    study = _study(spec)
+    study.ask()
 
-    proposals = _proposals(spec, storage, 12)
-
-    assert [proposal["trial"] for proposal in proposals] == list(range(12))
-    for proposal in proposals[1:]:
-        assert all(spec.domains[path].contains(proposal[path]) for path in SPACE)
-
-
-def test_the_same_seed_proposes_the_same(space_of, tmp_path):
-    spec = space_of(space=SPACE)
-
-    one = _proposals(spec, f"sqlite:///{tmp_path / 'one.db'}", 8)
-    two = _proposals(spec, f"sqlite:///{tmp_path / 'two.db'}", 8)
-
-    assert one == two
-
-
-def test_random_search_differs_from_tpe_after_the_start(space_of, tmp_path):
-    tpe = space_of(space=SPACE, search={"startup_trials": 2})
-    random = space_of(space=SPACE, search={"algorithm": "random"})
-
-    learnt = _proposals(tpe, f"sqlite:///{tmp_path / 'tpe.db'}", 10)
-    drawn = _proposals(random, f"sqlite:///{tmp_path / 'random.db'}", 10)
-
-    assert learnt[3:] != drawn[3:]
-
-
-def test_the_study_can_be_opened_by_optuna(space_of, storage):
-    _proposals(space_of(space=SPACE), storage, 3)
-
-    study = optuna.load_study(study_name="study", storage=storage)
-
-    assert [round(trial.value, 1) for trial in study.trials] == [0.0, 0.1, 0.2]
-
-
-BAD = {"epoch": 1, "val/em": 1.0, "verdict": "infeasible", "reason": "out of memory"}
-
-
-def test_a_bad_trial_is_pruned_and_a_crashed_one_failed(space_of, storage):
-    searcher = make_searcher(space_of(space=SPACE), storage, "study")
-    for number in range(3):
-        searcher.suggest(f"t{number}")
-
-    searcher.on_trial_complete("t0", BAD)
-    searcher.on_trial_complete("t1", error=True)
-    searcher.on_trial_complete("t2", {"val/em": 0.5})
-
-    states = [trial.state.name for trial in searcher._ot_study.trials]
-    assert states == ["PRUNED", "FAIL", "COMPLETE"]
-    assert searcher._ot_study.best_value == 0.5
+    for _ in range(12):
+        values = Proposal(spec)(study.ask())
+        assert all(spec.domains[path].contains(values[path]) for path in SPACE)
 
 
 WHOLE = {
@@ -117,12 +70,10 @@ WHOLE = {
 
 
 def test_optuna_is_asked_only_for_what_varies_and_paths_are_those_of_the_trial(
-    space_of, storage
+    space_of, tmp_path
 ):
-    spec = space_of(space=WHOLE)
-
-    proposals = _proposals(spec, storage, 12)
-    study = optuna.load_study(study_name="study", storage=storage)
+    asked, study = _asked(space_of(space=WHOLE), tmp_path, 12)
+    proposals = [each.values for each in asked]
 
     for proposal, trial in zip(proposals, study.trials, strict=True):
         ratio = "optim.question_encoder_lr_ratio"
@@ -139,16 +90,14 @@ def test_optuna_is_asked_only_for_what_varies_and_paths_are_those_of_the_trial(
 
 
 def test_the_baseline_of_a_whole_space_is_trial_0_and_points_to_try_first_follow(
-    space_of, storage
+    space_of, tmp_path
 ):
     point = {"decode.num_beams": 4, "model.freeze_question_encoder": True}
     spec = space_of(space=WHOLE, try_first=[point, {"optim.weight_decay": 0.15}])
 
-    first, second, third, *_ = _proposals(spec, storage, 4)
+    first, second, third = (each.values for each in _asked(spec, tmp_path, 3)[0])
 
-    assert first.pop("trial") == 0
     assert spec.trial_with(first) == spec.file.trial
-    assert second["trial"] == 1
     assert {path: second[path] for path in point} == point
     assert (second["decode.max_length"], second["optim.warmup_steps"]) == (12, 40)
     assert second["optim.learning_rate"] == spec.file.trial.optim.learning_rate
@@ -156,24 +105,23 @@ def test_the_baseline_of_a_whole_space_is_trial_0_and_points_to_try_first_follow
     assert third["decode.num_beams"] == 1
 
 
-def test_values_on_a_grid_are_written_as_a_person_would(space_of, storage):
+def test_values_on_a_grid_are_written_as_a_person_would(space_of, tmp_path):
     spec = space_of(space={"regularisation.dropout": {"uniform": [0.0, 0.3], "step": 0.1}})
 
-    proposals = _proposals(spec, storage, 12)
+    proposals = [each.values for each in _asked(spec, tmp_path, 12)[0]]
 
     assert {each["regularisation.dropout"] for each in proposals} == {0.0, 0.1, 0.2, 0.3}
 
 
-def test_what_a_constraint_rejects_is_asked_again_and_numbers_have_no_gaps(space_of, storage):
+def test_what_a_constraint_rejects_is_asked_again_and_numbers_have_no_gaps(space_of, tmp_path):
     space = {"retrieval.n_docs": {"int": [1, 8]}, "train.batch_size": {"int": [1, 16]}}
     constraint = "retrieval.n_docs * train.batch_size <= 32"
     spec = space_of(space=space, constraints=[constraint])
 
-    proposals = _proposals(spec, storage, 15)
+    asked, study = _asked(spec, tmp_path, 15)
 
-    assert [each.pop("trial") for each in proposals] == list(range(15))
-    assert [spec.rejects(each) for each in proposals] == [None] * 15
-    study = optuna.load_study(study_name="study", storage=storage)
+    assert [each.number for each in asked] == list(range(15))
+    assert [spec.rejects(each.values) for each in asked] == [None] * 15
     assert {trial.state.name for trial in study.trials} == {"COMPLETE", "PRUNED"}
 
 
@@ -198,17 +146,3 @@ def test_what_stands_for_a_value_in_optuna_gives_that_value_again(domain, values
         assert suggest(trial, "x", domain) == (
             pytest.approx(value) if isinstance(value, float) else value
         )
-
-
-def test_a_space_in_which_hardly_anything_is_feasible_ends_the_search_and_not_never(
-    space_of, storage, monkeypatch
-):
-    monkeypatch.setattr("ragsearch.search.space.MAX_ASKS", 20)
-    space = {"optim.weight_decay": {"uniform": [0.0, 1.0]}}
-    constraint = "optim.weight_decay < 0.0015"
-    spec = space_of(space=space, constraints=[constraint])
-
-    with pytest.raises(
-        BadInputError, match="constraints: none of 20 proposals fulfils the con"
-    ):
-        _proposals(spec, storage, 20)
