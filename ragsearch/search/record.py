@@ -97,6 +97,10 @@ class SearchRecord:
     """How many times it was run: begun, resumed or extended."""
     wall_s: float = 0.0
     """Seconds that trials ran, of all its runs, as of the last event."""
+    gpu_s: float = 0.0
+    """GPUs of trials times the seconds they ran, likewise."""
+    ended_by: str | None = None
+    """By what it ended, in words; None while it runs or where it was interrupted."""
     trials: dict[int, TrialRecord] = field(default_factory=dict)
 
     @property
@@ -139,7 +143,8 @@ class SearchRecord:
             trial: Its number; a new one is opened.
             wall_s: Seconds the search has run.
             event: Fields of `TrialRecord` with their new values; `epoch` instead of `epochs`:
-                the metrics of one more validation, ignored if that epoch is there already.
+                the metrics of one more validation, ignored if that epoch is there already;
+                `gpu_s` of the search.
 
         Raises:
             OSError: If the disk does not take it.
@@ -152,6 +157,7 @@ class SearchRecord:
         """Change a trial as an event says; doing so twice does no more than once."""
         changes = dict(event)
         self.wall_s = changes.pop("wall_s")
+        self.gpu_s = changes.pop("gpu_s", self.gpu_s)
         number, epoch = changes.pop("trial"), changes.pop("epoch", None)
         reported = changes.pop("reported", None)
         trial = self.trials.setdefault(number, TrialRecord(number, {}))

@@ -9,7 +9,7 @@ The modules, in the order the data travels:
 - `index_section`, `trial`: the keys of an index and those of a trial
 - `schema`: all other keys, one sentence each
 - `domains`: what a key may vary over
-- `durations`: `8h` to seconds
+- `amounts`: `8h` to seconds, `20GB` to bytes
 - `keys`: the tree the schema spans; suggestions for misspelt keys
 - `knobs`: which search knobs an index has a use for
 - `folders`: indexes that are there already
@@ -20,8 +20,8 @@ The modules, in the order the data travels:
 - `load`: all of it, and `Spec`
 """
 
+from ragsearch.spec.amounts import wall_s
 from ragsearch.spec.domains import Choice, Domain, Int, Log, Ordinal, Uniform, parse_domain
-from ragsearch.spec.durations import wall_s
 from ragsearch.spec.index_section import ChunkSection, IndexSection
 from ragsearch.spec.load import Spec, load_spec
 from ragsearch.spec.schema import (
