@@ -152,7 +152,6 @@ def _running(standing: Standing, rows: Sequence[RunningRow]) -> Table:
     metric = standing.record.metric
     table = _table("trial", "epoch", metric, "its best", "s an epoch", "settings")
     table.columns[-1].justify = "left"
-    table.columns[-1].no_wrap = True
     for row in rows[:_MOST_RUNNING]:
         settings = ", ".join(f"{key}={cell(value)}" for key, value in row.params.items())
         table.add_row(
@@ -167,7 +166,7 @@ def _running(standing: Standing, rows: Sequence[RunningRow]) -> Table:
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True, min_width=len(column))
     return table
 
 
