@@ -150,8 +150,9 @@ def _rungs(standing: Standing) -> Table:
 
 def _running(standing: Standing, rows: Sequence[RunningRow]) -> Table:
     metric = standing.record.metric
-    table = _table("trial", "epoch", metric, "its best", "s an epoch", "settings")
-    table.columns[-1].justify = "left"
+    table = _table("trial", "epoch", metric, "its best", "s an epoch")
+    table.expand = True
+    table.add_column("settings", no_wrap=True, ratio=1)
     for row in rows[:_MOST_RUNNING]:
         settings = ", ".join(f"{key}={cell(value)}" for key, value in row.params.items())
         table.add_row(
