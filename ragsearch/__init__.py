@@ -7,7 +7,7 @@ The map: the packages in the order the data travels, each with its modules in th
 
     spec        a space file becomes a frozen Spec, every mistake with its line
                   document environment extends draft paths section trial index_section
-                  schema domains domain_parser durations keys grammar expressions space
+                  schema domains domain_parser amounts keys grammar expressions space
                   space_parser space_rules knobs folders messages models uses rules spec
                   load json_schema
     data        questions and corpora from files, checked row by row
@@ -26,14 +26,15 @@ The map: the packages in the order the data travels, each with its modules in th
                   search_run trials child
     search      many trials: planned, proposed, stopped, recorded
                   cores plan run lock agree widen tokens launch cluster journal record study
-                  space samplers searcher scheduler replay ending trainable workers progress
+                  space samplers searcher scheduler replay ending trainable workers budget disk
+                  standing progress
     results     what one does with a search: look, export, evaluate, ask
                   leaderboard bundle export card answering predictions evaluate ask
     bench       what a retrieval call and a training step cost, side by side
                   plan indexes client connections processes designs same costs retrieval
                   report train_plan models trainee trainees train train_report
     cli         the commands: parse, call one function, print
-                  app options space starter index pool results bench printing
+                  app options space starter live index pool results bench printing
     __main__    `python -m ragsearch`
 
 Imports only go up this list: `spec` knows nothing of `search`. What the functions below need is

@@ -126,9 +126,10 @@ def _begin(
     from ragsearch.spec import load_spec
 
     spec = load_spec(space, overrides)
+    from ragsearch.cli.live import watching
     from ragsearch.search.run import run_search  # heavy: a mistyped key is told at once
 
-    return run_search(spec, output=output, progress=progress_bar)
+    return run_search(spec, output=output, progress=progress_bar, watch=watching())
 
 
 def _go_on(
@@ -139,8 +140,14 @@ def _go_on(
     if space is not None and search is None and not space.is_file():
         space, search = None, str(space)  # the only argument may be either
     folder = find_search(search, output).folder
+    from ragsearch.cli.live import watching
     from ragsearch.search.run import resume_search
 
     return resume_search(
-        folder, space=space, overrides=overrides, add_trials=n, progress=progress_bar
+        folder,
+        space=space,
+        overrides=overrides,
+        add_trials=n,
+        progress=progress_bar,
+        watch=watching(),
     )

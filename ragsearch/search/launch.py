@@ -7,7 +7,7 @@ Importing this imports Ray, so `cluster.prepare` comes first.
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ray.tune.experiment import Trial
 from ragsearch.index.open import PassageIndex
 from ragsearch.retrieval.pool import Layout, PoolPlan, serving
 from ragsearch.search.agree import flatten
+from ragsearch.search.budget import Budget
 from ragsearch.search.cluster import Cluster, cluster
 from ragsearch.search.cores import trials_at_once
 from ragsearch.search.ending import ending_of
@@ -26,6 +27,7 @@ from ragsearch.search.replay import Replay
 from ragsearch.search.scheduler import make_scheduler
 from ragsearch.search.searcher import StudySearcher
 from ragsearch.search.space import TRIAL_KEY
+from ragsearch.search.standing import Standing, Watch
 from ragsearch.search.study import SearchStudy
 from ragsearch.search.trainable import (
     MODEL_KEY,
@@ -43,7 +45,11 @@ log = logging.getLogger(__name__)
 
 
 def run_trials(
-    spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex], tokens: Path
+    spec: Spec,
+    record: SearchRecord,
+    indexes: dict[str, PassageIndex],
+    tokens: Path,
+    watch: Watch | None = None,
 ) -> None:
     """Run every trial of a search and fill its record, its status included.
 
@@ -52,9 +58,11 @@ def run_trials(
         record: Its record, open.
         indexes: Those its trials can ask for, by name.
         tokens: Folder of their passages' tokens.
+        watch: Shows how the search stands while trials run.
     """
     resources = spec.file.resources
-    end = EndOfSearch(spec.file.budget.wall_s, record.wall_s)
+    budget = Budget(spec.file.budget, record, resources.per_trial.all_gpu)
+    end = EndOfSearch(budget)
     with ExitStack() as stack:
         joined = stack.enter_context(cluster(resources.cluster))
         joined.check_fits(resources.per_trial)
@@ -88,18 +96,26 @@ def run_trials(
                 trial_dirname_creator=_folder_name,
             ),
         )
-        with end.on_signals():
+        pools = tuple(address.pool for address in job.indexes.values() if address.pool)
+        with end.on_signals(), _watched(watch, Standing(spec, record, budget, pools)):
             tuner.fit()
-        record.wall_s = end.used_s
         _close(record, end)
+
+
+def _watched(watch: Watch | None, standing: Standing) -> AbstractContextManager[None]:
+    return nullcontext() if watch is None else watch(standing)
 
 
 def _close(record: SearchRecord, end: EndOfSearch) -> None:
     """Say how the search ended; Tune says nothing of trials that it ends at once."""
-    is_cut_off = end.interrupted or end.disk_full is not None
+    is_cut_off, budget = end.interrupted or end.disk_full is not None, end.budget
+    record.wall_s, record.gpu_s = budget.used_s, budget.gpu_s
     record.interrupt()
     if not is_cut_off:
-        record.status = Status.FINISHED if record.ranked() else Status.FAILED
+        record.ended_by = budget.ended_by
+        log.info("search %s has ended: %s", record.search, record.ended_by)
+        is_good = record.ranked() and not budget.is_failed
+        record.status = Status.FINISHED if is_good else Status.FAILED
     if end.disk_full is not None:
         raise record.disk_full(end.disk_full)
 

@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import signal
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,8 @@ from ray import tune
 from ray.tune.experiment import Trial
 from typing_extensions import override
 
+from ragsearch.search.budget import Budget
+from ragsearch.search.disk import Room
 from ragsearch.search.ending import crash_of, ending_of, is_disk_full, last_lines
 from ragsearch.search.record import TUNE_FOLDER, SearchRecord, Status, TrialRecord
 from ragsearch.search.space import LAST_KEY, REASON_KEY, TRIAL_KEY, VERDICT_KEY
@@ -25,27 +26,16 @@ log = logging.getLogger(__name__)
 
 
 class EndOfSearch(tune.Stopper):
-    """Ends every trial when the user or the wall-time budget says so, and bad ones before.
+    """Ends every trial when the user or the budget says so, and bad ones before.
 
     A trial is bad that diverged or is infeasible; the baseline goes on even so, if it can.
     """
 
-    def __init__(self, wall_s: float | None, used_s: float = 0.0) -> None:
-        """Start the clock.
-
-        Args:
-            wall_s: Wall-time budget; None without one.
-            used_s: How much of it was used before, when the search was interrupted.
-        """
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
         self.interrupted = False
         self.disk_full: str | None = None
         """What could not be written for want of space; None while all is well."""
-        self._wall_s, self._used_s, self._started = wall_s, used_s, time.monotonic()
-
-    @property
-    def used_s(self) -> float:
-        """Seconds the search has run, those before an interruption included."""
-        return self._used_s + time.monotonic() - self._started
 
     @override
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -55,15 +45,10 @@ class EndOfSearch(tune.Stopper):
         is_baseline = result["config"][TRIAL_KEY] == 0
         return not (is_baseline and result["epoch"])
 
-    @property
-    def wall_is_over(self) -> bool:
-        """Tell whether the wall-time budget is used up."""
-        return self._wall_s is not None and self.used_s > self._wall_s
-
     @override
     def stop_all(self) -> bool:
         """Tell Tune whether to end the search."""
-        return self.interrupted or self.wall_is_over or self.disk_full is not None
+        return self.interrupted or self.disk_full is not None or bool(self.budget.over)
 
     def at_full_disk(self) -> AbstractContextManager[None, bool]:
         """End the search, without an error, where what is inside finds the disk full."""
@@ -108,6 +93,8 @@ class Bookkeeper(tune.Callback):
 
     def __init__(self, spec: Spec, record: SearchRecord, end: EndOfSearch) -> None:
         self._spec, self._record, self._end = spec, record, end
+        self._budget = end.budget
+        self._room = Room(record, end.budget, spec.file.budget.disk_bytes)
 
     @override
     def on_trial_start(
@@ -118,6 +105,7 @@ class Bookkeeper(tune.Callback):
         if trial.num_failures:
             return  # it is retried, and that has been said
         known = self._record.trials.get(number)
+        self._budget.started(number)
         self._note(trial, params=params, status=Status.RUNNING, reason=None)
         if known is not None and known.epochs:
             log.info("trial %d goes on after epoch %d", number, known.n_epochs)
@@ -148,6 +136,7 @@ class Bookkeeper(tune.Callback):
         if result.get(LAST_KEY) and VERDICT_KEY not in result:
             changes["status"] = Status.FINISHED  # now: a kill before its end then costs nothing
         self._note(trial, epoch=epoch, reported=result["timestamp"], **changes)
+        self._budget.validated(trial.config[TRIAL_KEY], epoch[metric])
         log.info(
             "trial %d epoch %d/%d: %s %.4f, train/loss %.4f, %.0f s",
             trial.config[TRIAL_KEY], epoch["epoch"], self._n_epochs(trial), metric,
@@ -201,6 +190,7 @@ class Bookkeeper(tune.Callback):
 
     def _close(self, trial: Trial, *, failed: bool) -> TrialRecord:
         status, reason = ending_of(trial, failed=failed)
+        self._budget.ended(trial.config[TRIAL_KEY], status)
         self._note(trial, status=status, reason=reason)
         record = self._of(trial)
         if status.has_ended:
@@ -216,8 +206,11 @@ class Bookkeeper(tune.Callback):
                     shutil.rmtree(model, ignore_errors=True)
 
     def _note(self, trial: Trial, **event: object) -> None:
+        if gpu_s := self._budget.gpu_s:
+            event["gpu_s"] = gpu_s
         with self._end.at_full_disk():
-            self._record.note(trial.config[TRIAL_KEY], self._end.used_s, **event)
+            self._record.note(trial.config[TRIAL_KEY], self._budget.used_s, **event)
+            self._room.make()
 
     def _of(self, trial: Trial) -> TrialRecord:
         return self._record.trials[trial.config[TRIAL_KEY]]

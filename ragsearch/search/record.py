@@ -95,6 +95,10 @@ class SearchRecord:
     """What no other search has, by which MLflow finds its run; none in records of old."""
     data: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the questions that trials are trained and compared on."""
+    gpu_s: float = 0.0
+    """GPUs of trials times the seconds they ran, likewise."""
+    ended_by: str | None = None
+    """By what it ended, in words; None while it runs or where it was interrupted."""
     trials: dict[int, TrialRecord] = field(default_factory=dict)
 
     @property
@@ -143,7 +147,8 @@ class SearchRecord:
             trial: Its number; a new one is opened.
             wall_s: Seconds the search has run.
             event: Fields of `TrialRecord` with their new values; `epoch` instead of `epochs`:
-                the metrics of one more validation, ignored if that epoch is there already.
+                the metrics of one more validation, ignored if that epoch is there already;
+                `gpu_s` of the search.
 
         Raises:
             OSError: If the disk does not take it.
@@ -156,6 +161,7 @@ class SearchRecord:
         """Change a trial as an event says; doing so twice does no more than once."""
         changes = dict(event)
         self.wall_s = changes.pop("wall_s")
+        self.gpu_s = changes.pop("gpu_s", self.gpu_s)
         number, epoch = changes.pop("trial"), changes.pop("epoch", None)
         reported = changes.pop("reported", None)
         trial = self.trials.setdefault(number, TrialRecord(number, {}))

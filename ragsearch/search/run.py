@@ -13,7 +13,11 @@ from pathlib import Path
 from uuid import uuid4
 
 from ragsearch.data.check import check_inputs
-from ragsearch.errors import EveryTrialFailedError, SearchInterruptedError
+from ragsearch.errors import (
+    EveryTrialFailedError,
+    SearchInterruptedError,
+    TooManyFailedError,
+)
 from ragsearch.index.build import build_index
 from ragsearch.index.fingerprint import index_fingerprint
 from ragsearch.index.open import PassageIndex, open_index
@@ -23,6 +27,7 @@ from ragsearch.search.ending import is_disk_full
 from ragsearch.search.lock import locked
 from ragsearch.search.plan import make_plan
 from ragsearch.search.record import SearchRecord, Status, UsedIndex
+from ragsearch.search.standing import Watch
 from ragsearch.search.tokens import Progress, tokenise_passages
 from ragsearch.spec import Spec
 
@@ -47,7 +52,11 @@ class SearchResult:
 
 
 def run_search(
-    spec: Spec, *, output: Path = Path("runs"), progress: Progress | None = None
+    spec: Spec,
+    *,
+    output: Path = Path("runs"),
+    progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> SearchResult:
     """Run every trial of a space file and give the record of what came of them.
 
@@ -55,6 +64,7 @@ def run_search(
         spec: A loaded space file.
         output: Folder for searches and indexes.
         progress: Shows how far an index is built, and its passages are tokenised.
+        watch: Shows how the search stands while trials run.
 
     Returns:
         The finished search, its record also on disk.
@@ -66,6 +76,7 @@ def run_search(
         EveryTrialFailedError: If no trial reported its objective.
         PoolUnavailableError: If the index cannot be served.
         SearchInterruptedError: If the user stopped it; `resume_search` goes on later.
+        TooManyFailedError: If as many trials crashed as `budget.max_failed_trials`.
     """
     prepare(spec.file.resources.cluster)
     _tell_plan(spec)
@@ -73,7 +84,7 @@ def run_search(
     tokens = tokenise_passages(spec, indexes, output, progress)
     record = _open_record(spec, indexes, output)
     with locked(record.folder):
-        return _run(spec, record, indexes, tokens)
+        return _run(spec, record, indexes, tokens, watch)
 
 
 def resume_search(
@@ -83,6 +94,7 @@ def resume_search(
     overrides: Sequence[str] = (),
     add_trials: int = 0,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> SearchResult:
     """Go on with a search that was interrupted, or extend one that has ended.
 
@@ -94,6 +106,7 @@ def resume_search(
         overrides: As for `load_spec`.
         add_trials: How many more there are to be, beyond `budget.trials`.
         progress: As for `run_search`.
+        watch: As for `run_search`.
 
     Returns:
         The search, finished.
@@ -106,6 +119,7 @@ def resume_search(
         EveryTrialFailedError: The same.
         PoolUnavailableError: The same.
         SearchInterruptedError: The same.
+        TooManyFailedError: The same.
     """
     with locked(folder):
         record = SearchRecord.load(folder)
@@ -117,11 +131,11 @@ def resume_search(
         tokens = tokenise_passages(spec, indexes, output, progress)
         record.indexes |= _used(indexes)
         record.interrupt()  # it may have been killed
-        record.status = Status.RUNNING
+        record.status, record.ended_by = Status.RUNNING, None
         record.n_runs += 1
         record.save()
         log.info("search %s goes on", record.search)
-        return _run(spec, record, indexes, tokens)
+        return _run(spec, record, indexes, tokens, watch)
 
 
 def _tell_plan(spec: Spec) -> None:
@@ -130,12 +144,16 @@ def _tell_plan(spec: Spec) -> None:
 
 
 def _run(
-    spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex], tokens: Path
+    spec: Spec,
+    record: SearchRecord,
+    indexes: dict[str, PassageIndex],
+    tokens: Path,
+    watch: Watch | None,
 ) -> SearchResult:
     from ragsearch.search.launch import run_trials  # imports Ray, which reads what was prepared
 
     try:
-        run_trials(spec, record, indexes, tokens)
+        run_trials(spec, record, indexes, tokens, watch)
     except KeyboardInterrupt:
         record.interrupt()
         raise
@@ -228,6 +246,14 @@ def _check_outcome(record: SearchRecord) -> None:
             f"go on with `ragsearch run --resume {record.named}`"
         )
         raise SearchInterruptedError(what)
+    if record.status is Status.FAILED and record.ranked():
+        crashed = [t for t in record.trials.values() if t.status is Status.FAILED]
+        what = (
+            f"search {record.search} was given up: {record.ended_by}; the last one said: "
+            f"{crashed[-1].reason}; raise the limit and go on with `ragsearch run --resume "
+            f"{record.search}`"
+        )
+        raise TooManyFailedError(what)
     if not record.ranked():
         reasons = {trial.reason for trial in record.trials.values() if trial.reason}
         why = "; ".join(sorted(reasons))

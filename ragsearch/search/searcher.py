@@ -53,7 +53,9 @@ class StudySearcher(Searcher):
     def _next(self) -> Asked | None:
         if self._going_on:
             return self._going_on.popleft()
-        return self._study.ask() if self._study.n_asked < self._n_trials else None
+        if self._study.n_asked >= self._n_trials or not self._end.budget.is_patient:
+            return None
+        return self._study.ask()
 
     @override
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ The modules, in the order the data travels:
 - `index_section`, `trial`: the keys of an index and those of a trial
 - `schema`: all other keys, one sentence each
 - `domains`, `domain_parser`: what a key may vary over
-- `durations`: `8h` to seconds
+- `amounts`: `8h` to seconds, `20GB` to bytes
 - `keys`: the tree the schema spans; suggestions for misspelt keys
 - `grammar`: the text of an expression as a tree
 - `expressions`: what a tree comes to, for the values of a trial
@@ -28,6 +28,7 @@ The modules, in the order the data travels:
 - `json_schema`: the schema for editors
 """
 
+from ragsearch.spec.amounts import wall_s
 from ragsearch.spec.domain_parser import parse_domain
 from ragsearch.spec.domains import (
     Bundle,
@@ -39,7 +40,6 @@ from ragsearch.spec.domains import (
     Ordinal,
     Uniform,
 )
-from ragsearch.spec.durations import wall_s
 from ragsearch.spec.index_section import ChunkSection, IndexSection
 from ragsearch.spec.load import load_spec
 from ragsearch.spec.schema import (

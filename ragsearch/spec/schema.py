@@ -10,7 +10,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from ragsearch.spec.durations import wall_s
+from ragsearch.spec.amounts import disk_bytes, wall_s
 from ragsearch.spec.environment import expand
 from ragsearch.spec.index_section import IndexSection
 from ragsearch.spec.section import Count, Positive, Section, Text
@@ -57,6 +57,11 @@ def _name_of_search(text: str) -> str:
 
 def _duration(text: str) -> str:
     wall_s(text)
+    return text
+
+
+def _size(text: str) -> str:
+    disk_bytes(text)
     return text
 
 
@@ -199,11 +204,31 @@ class BudgetSection(Section):
     """Trials, the baseline included."""
     wall: Annotated[str, AfterValidator(_duration)] | None = None
     """Wall time, such as `90s`, `30m`, `8h`; running trials are stopped when it is over."""
+    gpu_hours: Positive | None = None
+    """GPUs of a trial times the hours that it runs, summed over trials; running ones are
+    stopped when it is over. No limit by default."""
+    disk: Annotated[str, AfterValidator(_size)] | None = None
+    """What the folder of the search may hold, such as `500MB`, `20GB`: models of ended trials
+    are given up for it, the worst first, and the search ends where that is not enough. Neither
+    the best model nor the baseline's is given up. No limit by default."""
+    target: float | None = None
+    """Value of the first objective at which a search has found what it is after; none by
+    default."""
+    patience: Count | None = None
+    """Trials in a row that may end without being better than the best before them; no more
+    are started then, and running ones go on to their end. No limit by default."""
+    max_failed_trials: Count | None = None
+    """Crashed trials at which a search is given up as failed; no limit by default."""
 
     @property
     def wall_s(self) -> float | None:
         """Wall time in seconds; None without a limit."""
         return None if self.wall is None else wall_s(self.wall)
+
+    @property
+    def disk_bytes(self) -> int | None:
+        """Bytes of the search's folder; None without a limit."""
+        return None if self.disk is None else disk_bytes(self.disk)
 
 
 class PerTrialSection(Section):

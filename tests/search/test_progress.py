@@ -7,25 +7,36 @@ from types import SimpleNamespace
 
 import pytest
 
+from ragsearch.search.budget import Budget
 from ragsearch.search.launch import resumable
 from ragsearch.search.progress import Bookkeeper, EndOfSearch
 from ragsearch.search.record import SearchRecord, Status, TrialRecord
+from ragsearch.spec.schema import BudgetSection
 
 
-def test_a_search_without_a_wall_budget_goes_on():
-    assert not EndOfSearch(None).stop_all()
+@pytest.fixture
+def budget(tmp_path):
+    record = SearchRecord(
+        folder=tmp_path, name="kb", metric="val/em", goal="max", indexes={}, tracking_uri=""
+    )
+    return Budget(BudgetSection(trials=1, target=0.5), record)
 
 
-def test_wall_time_over_ends_the_search_and_is_no_interruption():
-    end = EndOfSearch(0.0)
+def test_a_search_within_its_budget_goes_on(budget):
+    assert not EndOfSearch(budget).stop_all()
+
+
+def test_a_budget_that_is_over_ends_the_search_and_is_no_interruption(budget):
+    end = EndOfSearch(budget)
+    budget.validated(0, 0.6)
 
     assert end.stop_all()
     assert not end.interrupted
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_ends_the_search_and_the_second_the_program(number):
-    end = EndOfSearch(None)
+def test_the_first_signal_ends_the_search_and_the_second_the_program(number, budget):
+    end = EndOfSearch(budget)
 
     with end.on_signals():
         signal.raise_signal(number)
@@ -34,10 +45,10 @@ def test_the_first_signal_ends_the_search_and_the_second_the_program(number):
             signal.raise_signal(number)
 
 
-def test_signal_handlers_are_put_back():
+def test_signal_handlers_are_put_back(budget):
     before = signal.getsignal(signal.SIGTERM)
 
-    with EndOfSearch(None).on_signals():
+    with EndOfSearch(budget).on_signals():
         assert signal.getsignal(signal.SIGTERM) is not before
 
     assert signal.getsignal(signal.SIGTERM) is before
@@ -53,11 +64,11 @@ def test_signal_handlers_are_put_back():
     ],
 )
 def test_a_bad_trial_is_ended_and_the_baseline_only_where_it_cannot_go_on(
-    trial, epoch, verdict, stops
+    trial, epoch, verdict, stops, budget
 ):
     result = {"config": {"trial": trial}, "epoch": epoch, **verdict}
 
-    assert EndOfSearch(None)("id", result) == stops
+    assert EndOfSearch(budget)("id", result) == stops
 
 
 @pytest.fixture
@@ -66,9 +77,9 @@ def record(tmp_path):
 
 
 @pytest.fixture
-def kept(space_of, record):
+def kept(space_of, record, budget):
     """Return the bookkeeper of a search and a trial of Tune, started."""
-    bookkeeper = Bookkeeper(space_of(), record, EndOfSearch(None))
+    bookkeeper = Bookkeeper(space_of(), record, EndOfSearch(budget))
     path = record.folder / "tune" / "trial-0000"
     trial = SimpleNamespace(
         config={"trial": 0, "optim.learning_rate": 0.1},
@@ -148,8 +159,8 @@ def test_an_event_that_the_disk_does_not_take_ends_the_search(kept, record, monk
     assert "No space left on device" in bookkeeper._end.disk_full
 
 
-def test_any_other_trouble_with_a_file_is_raised():
-    with pytest.raises(PermissionError), EndOfSearch(None).at_full_disk():
+def test_any_other_trouble_with_a_file_is_raised(budget):
+    with pytest.raises(PermissionError), EndOfSearch(budget).at_full_disk():
         raise PermissionError
 
 
@@ -166,13 +177,6 @@ def test_a_trial_that_went_on_and_ended_keeps_only_its_best_model(kept, record):
     assert record.trials[0].checkpoint == best
     assert [str(model.parent.relative_to(record.folder)) for model in models] == [best]
     assert not [*record.folder.rglob("state.json")]
-
-
-def test_wall_time_used_before_an_interruption_counts():
-    end = EndOfSearch(60.0, used_s=59.99)
-
-    assert end.used_s >= 59.99
-    assert EndOfSearch(60.0, used_s=60.1).stop_all()
 
 
 @pytest.mark.parametrize(("there", "found"), [

@@ -177,6 +177,7 @@ def test_where_nothing_is_feasible_the_search_ends_with_a_word(space_of, tmp_pat
         space=space,
         constraints=["optim.weight_decay < 0.0003"],
         search={"algorithm": "random"},
+        trial={"optim": {"weight_decay": 0.0}},
     )
     study = SearchStudy(hardly, tmp_path)
 
