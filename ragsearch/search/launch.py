@@ -17,6 +17,7 @@ from ray.tune.experiment import Trial
 from ragsearch.index.open import PassageIndex
 from ragsearch.retrieval.pool import Layout, PoolPlan, serving
 from ragsearch.search.cluster import Cluster, cluster
+from ragsearch.search.automatic import most_trials
 from ragsearch.search.cores import trials_at_once
 from ragsearch.search.ending import ending_of
 from ragsearch.search.progress import Bookkeeper, EndOfSearch
@@ -164,7 +165,7 @@ def _tuner(
         tune_config=tune.TuneConfig(
             search_alg=make_searcher(job.spec, study, record.search),
             scheduler=make_scheduler(job.spec),
-            num_samples=file.budget.trials,
+            num_samples=most_trials(job.spec),
             max_concurrent_trials=most_at_once,
             reuse_actors=not per_trial.gpu,  # a fresh process gives back all GPU memory
             trial_dirname_creator=_folder_name,

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 from typing_extensions import override
 
+from ragsearch.search.samplers import is_used_up, make_sampler
 from ragsearch.spec import Choice, Domain, Int, Log, Ordinal, Spec, Uniform
 
 TRIAL_KEY = "trial"
@@ -37,7 +39,8 @@ def make_searcher(spec: Spec, storage: str, study_name: str) -> OptunaSearch:
         A searcher for Ray Tune.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    objective = spec.file.objectives[0]
+    metrics = [objective.metric for objective in spec.file.objectives]
+    goals = [objective.goal for objective in spec.file.objectives]
     baseline = {path: baseline_value(spec, path) for path in spec.domains}
     enqueued = {
         path: _encode(domain, baseline[path])
@@ -45,22 +48,41 @@ def make_searcher(spec: Spec, storage: str, study_name: str) -> OptunaSearch:
         if domain.contains(baseline[path])
     }
     return _Searcher(
+        spec,
         space=_Proposal(dict(spec.domains), baseline),
-        metric=objective.metric,
-        mode=objective.goal,
+        metric=metrics if len(metrics) > 1 else metrics[0],
+        mode=goals if len(goals) > 1 else goals[0],
         points_to_evaluate=[enqueued],
-        sampler=_sampler(spec),
         storage=optuna.storages.RDBStorage(storage),
         study_name=study_name,
     )
 
 
 class _Searcher(OptunaSearch):
-    """Tells Optuna of trials that diverged or are infeasible that they were pruned.
+    """Has a sampler of its own for each trial.
+
+    Tells Optuna of trials that diverged or are infeasible that they were pruned.
 
     To TPE a pruned trial without a value is worse than all that have one, so that it avoids the
     like; a failed one, as a crash is told to it, it leaves out of account.
     """
+
+    def __init__(self, spec: Spec, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._spec = spec
+
+    @override
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if is_used_up(self._spec, self._ot_study):
+            return Searcher.FINISHED
+        self._ot_study.sampler = make_sampler(self._spec, len(self._ot_trials))
+        return super().suggest(trial_id)
+
+    def on_pause(self, trial_id: str) -> None:
+        """Take note of nothing: a paused trial is as much under way as a running one."""
+
+    def on_unpause(self, trial_id: str) -> None:
+        """Take note of nothing."""
 
     @override
     def on_trial_complete(
@@ -76,17 +98,6 @@ def baseline_value(spec: Spec, path: str) -> object:
     for key in path.split("."):
         value = getattr(value, key)
     return value
-
-
-def _sampler(spec: Spec) -> optuna.samplers.BaseSampler:
-    if spec.file.search.algorithm == "random":
-        return optuna.samplers.RandomSampler(seed=spec.file.seed)
-    return optuna.samplers.TPESampler(
-        seed=spec.file.seed,
-        n_startup_trials=spec.file.search.startup_trials,
-        multivariate=True,
-        constant_liar=True,  # concurrent trials do not crowd one place
-    )
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Draft:
         here: object = self.data
         for part in path:
             if not isinstance(here, Mapping) or part not in here:
-                return _default(path)
+                return default_of(path)
             here = here[part]
         return here
 
@@ -76,7 +76,8 @@ class Draft:
         yield from (options for options in product(*axes) if options != baseline)
 
 
-def _default(path: KeyPath) -> object:
+def default_of(path: KeyPath) -> object:
+    """Return the default of a key; None where it is required, or no key."""
     field = field_at(SpaceFile, path)
     if field is None or field.is_required():
         return None

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ragsearch.spec.document import Finding
 from ragsearch.spec.domains import BadDomainError, parse_domain
-from ragsearch.spec.draft import Draft, Option, is_count
+from ragsearch.spec.draft import Draft, Option
 from ragsearch.spec.folders import wrong_folders
 from ragsearch.spec.keys import leaves, suggestion
 from ragsearch.spec.knobs import useless_knobs
@@ -18,6 +18,7 @@ from ragsearch.spec.messages import findings_of, shown
 from ragsearch.spec.models import bad_models, lacking_keys
 from ragsearch.spec.paths import missing_files
 from ragsearch.spec.schema import SIGNS
+from ragsearch.spec.search_rules import unfit_searches
 from ragsearch.spec.trial import TrialSection
 from ragsearch.spec.uses import reads_passages, useless_keys
 
@@ -37,7 +38,7 @@ def broken_rules(draft: Draft) -> Iterator[Finding]:
     yield from _constraints_on_nothing(draft)
     yield from _unknown_indexes(draft)
     yield from useless_knobs(draft)
-    yield from _late_rungs(draft)
+    yield from unfit_searches(draft)
     yield from _half_precision_without_gpu(draft)
     yield from lacking_keys(draft)
     yield from bad_models(draft)
@@ -198,20 +199,6 @@ def _unknown_indexes(draft: Draft) -> Iterator[Finding]:
             yield Finding(path, f"must name one of the indexes: {', '.join(names)}")
         elif isinstance(name, str) and name not in names and (name or path[0] == "space"):
             yield Finding(path, f"no index '{name}'; {suggestion(name, names)}")
-
-
-def _late_rungs(draft: Draft) -> Iterator[Finding]:
-    scheduler = ("search", "scheduler")
-    least = draft.value(*scheduler, "min")
-    if draft.value(*scheduler, "name") != "asha" or not is_count(least):
-        return
-    for option in draft.options("train.max_epochs"):
-        if is_count(option.value) and least > option.value:
-            what = (
-                f"{least} epochs must not exceed train.max_epochs, which may be {option.value}"
-            )
-            yield Finding((*scheduler, "min"), what)
-            return
 
 
 def _half_precision_without_gpu(draft: Draft) -> Iterator[Finding]:

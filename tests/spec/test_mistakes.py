@@ -19,7 +19,7 @@ MUTATIONS = {
     "unknown top key": ("seed: 3", "sed: 3", 3, "sed: unknown key; did you mean 'seed'?"),
     "unknown key without a near one": (
         "{scheduler: {min: 1, eta: 3}}", "{qqqq: 1}", 30,
-        "search.qqqq: unknown key; known are algorithm, startup_trials, scheduler",
+        "search.qqqq: unknown key; known are algorithm, startup_trials, population, scheduler",
     ),
     "unknown key in a named index": (
         "    corpus: kb.jsonl\n    encoder", "    corpus: kb.jsonl\n    encodr: x\n    encoder",
@@ -101,7 +101,8 @@ MUTATIONS = {
     ),
     "wrong literal": (
         "search: {", "search: {algorithm: tpee, ", 30,
-        "search.algorithm: must be one of tpe, random, not 'tpee'; did you mean 'tpe'?",
+        "search.algorithm: must be one of auto, random, grid, qmc, tpe, gp, cma_es, nsga2, nsga3, "
+        "bohb, not 'tpee'; did you mean 'tpe'?",
     ),
     "scalar for a section": (
         "budget: {trials: 4, wall: 8h}", "budget: 4", 31,

@@ -11,7 +11,7 @@ from transformers import RagSequenceForGeneration, RagTokenForGeneration
 
 from ragsearch.data.questions import Question
 from ragsearch.spec import ObjectiveSection, TrialSection
-from ragsearch.spec.schema import METRICS, SIGNS
+from ragsearch.spec import METRICS, SIGNS
 from ragsearch.training.evaluation import evaluate, summarise
 from ragsearch.training.fit import DivergedError, EpochReport, fit_trial
 from ragsearch.training.model import load

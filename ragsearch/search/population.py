@@ -1,0 +1,142 @@
+"""PBT and PB2 over a population that Optuna drew: the worst trials go on from the best.
+
+Jaderberg et al. 2017 (arXiv 1711.09846), Parker-Holder et al. 2020 (arXiv 2002.02518). A trial
+that goes on from another takes over its weights, its optimiser and its values, and those of
+`search.scheduler.mutable` changed; it keeps its number. The baseline is gone on from like any
+other, and never changed itself.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
+
+from ray import tune
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
+from ray.tune.schedulers.pb2 import PB2
+from typing_extensions import override
+
+from ragsearch.search.space import TRIAL_KEY, VERDICT_KEY
+from ragsearch.spec import Domain, Log, Spec, Uniform
+
+Config = dict[str, Any]  # Any: as Tune has it
+
+
+def make_population(spec: Spec, name: str) -> TrialScheduler:
+    """Make the scheduler `pbt` or `pb2`."""
+    settings, objective = spec.file.search.scheduler, spec.file.objectives[0]
+    domains = {path: spec.domains[path] for path in settings.mutable}
+    shared = {
+        "time_attr": "epoch",
+        "metric": objective.metric,
+        "mode": objective.goal,
+        "perturbation_interval": settings.interval,
+        "custom_explore_fn": partial(kept_within, domains),
+        "log_config": False,  # the record has it
+    }
+    if name == "pbt":
+        return _Pbt(hyperparam_mutations=_mutations(domains), **shared)
+    return _Pb2(domains, **shared)
+
+
+def kept_within(domains: Mapping[str, Domain], config: Config) -> Config:
+    """Return a trial's configuration with changed values moved into their domains."""
+    inside = {
+        path: min(max(config[path], domain.low), domain.high)
+        for path, domain in domains.items()
+        if isinstance(domain, Log | Uniform) and domain.values() is None
+    }
+    return config | inside
+
+
+def _mutations(domains: Mapping[str, Domain]) -> dict[str, object]:
+    """Return what PBT may change values to: neighbours in a list, or a multiple."""
+    found: dict[str, object] = {}
+    for path, domain in domains.items():
+        if (values := domain.values()) is not None:
+            found[path] = list(values)
+        elif isinstance(domain, Log):
+            found[path] = tune.loguniform(domain.low, domain.high)
+        else:
+            assert isinstance(domain, Uniform), "no other domain is endless"
+            found[path] = tune.uniform(domain.low, domain.high)
+    return found
+
+
+class _Population(PopulationBasedTraining):
+    """What both are to do otherwise than Ray has it."""
+
+    @override
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        # Ray refuses a searcher here, since it would be told scores of values it did not
+        # propose; ours only draws the population
+        without = cast("TuneController", SimpleNamespace(search_alg=None))
+        super().on_trial_add(without, trial)
+
+    @override
+    def on_trial_result(
+        self, tune_controller: TuneController, trial: Trial, result: Config
+    ) -> str:
+        if VERDICT_KEY in result:
+            return TrialScheduler.CONTINUE
+        return super().on_trial_result(tune_controller, trial, result)
+
+    @override
+    def _checkpoint_or_exploit(
+        self,
+        trial: Trial,
+        tune_controller: TuneController,
+        upper_quantile: list[Trial],
+        lower_quantile: list[Trial],
+    ) -> None:
+        others = [one for one in lower_quantile if one.config[TRIAL_KEY] != 0]
+        super()._checkpoint_or_exploit(trial, tune_controller, upper_quantile, others)
+
+    @override
+    def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[Config, Config]:
+        config, operations = super()._get_new_config(trial, trial_to_clone)
+        return config | {TRIAL_KEY: trial.config[TRIAL_KEY]}, operations
+
+
+class _Pbt(_Population):
+    """Population based training."""
+
+
+class _Pb2(_Population, PB2):
+    """Population based bandits; numbers of a `log` domain are modelled by their logarithm."""
+
+    def __init__(self, domains: Mapping[str, Domain], **shared: Any) -> None:
+        self._domains = domains
+        bounds = {path: self._ends(domain) for path, domain in domains.items()}
+        super().__init__(hyperparam_bounds=bounds, **shared)
+
+    @override
+    def _save_trial_state(self, state: Any, time: int, result: Config, trial: Trial) -> Any:
+        return super()._save_trial_state(state, time, result, self._mapped(trial, math.log))
+
+    @override
+    def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[Config, Config]:
+        explore, self._custom_explore_fn = self._custom_explore_fn, None
+        clone = self._mapped(trial_to_clone, math.log)
+        config, operations = super()._get_new_config(trial, clone)
+        self._custom_explore_fn = explore
+        return explore(self._with(config, math.exp)), operations
+
+    def _mapped(self, trial: Trial, function: Callable[[float], float]) -> Trial:
+        mapped = copy.copy(trial)
+        mapped.config = self._with(trial.config, function)
+        return mapped
+
+    def _with(self, config: Config, function: Callable[[float], float]) -> Config:
+        logs = (path for path, domain in self._domains.items() if isinstance(domain, Log))
+        return config | {path: function(config[path]) for path in logs}
+
+    @staticmethod
+    def _ends(domain: Domain) -> list[float]:
+        assert isinstance(domain, Log | Uniform), "others are refused when the file is read"
+        function = math.log if isinstance(domain, Log) else float
+        return [function(domain.low), function(domain.high)]
