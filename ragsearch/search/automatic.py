@@ -7,6 +7,8 @@ elsewhere goes on as it began. Imports neither Optuna nor Ray.
 from operator import attrgetter
 from typing import NamedTuple, cast
 
+from typing_extensions import override
+
 from ragsearch.spec import Choice, Spec
 from ragsearch.spec.search_rules import MAX_GRID, POPULATION_BASED, n_points
 
@@ -21,6 +23,7 @@ class Chosen(NamedTuple):
     reason: str
     """Empty where the space file names it."""
 
+    @override
     def __str__(self) -> str:
         """Return both in one line."""
         return f"{self.name}, as {self.reason}" if self.reason else self.name
@@ -78,7 +81,8 @@ def most_trials(spec: Spec) -> int:
 def longest(spec: Spec) -> int:
     """Return the most epochs that a trial may have."""
     domain, baseline = spec.domains.get("train.max_epochs"), spec.file.trial.train.max_epochs
-    return max([baseline, *(cast("int", value) for value in (domain.probes() if domain else ()))])
+    options = domain.probes() if domain else ()
+    return max([baseline, *(cast("int", option) for option in options)])
 
 
 def startup_trials(spec: Spec) -> int:

@@ -16,10 +16,11 @@ from ray.tune.experiment import Trial
 
 from ragsearch.index.open import PassageIndex
 from ragsearch.retrieval.pool import Layout, PoolPlan, serving
-from ragsearch.search.cluster import Cluster, cluster
 from ragsearch.search.automatic import most_trials
+from ragsearch.search.cluster import Cluster, cluster
 from ragsearch.search.cores import trials_at_once
 from ragsearch.search.ending import ending_of
+from ragsearch.search.front import chosen, front
 from ragsearch.search.progress import Bookkeeper, EndOfSearch
 from ragsearch.search.record import SearchRecord, Status
 from ragsearch.search.scheduler import make_scheduler
@@ -115,6 +116,8 @@ def _tracked(spec: Spec, record: SearchRecord, end: EndOfSearch) -> Iterator[Tri
     try:
         yield run.trial_runs(partial(_resolve, spec), partial(ending_of, end.stop_all))
         run.log_metrics(_best_metrics(record))
+        if len(record.objectives) > 1:
+            run.mark_front(trial.trial for trial in front(record))
     except KeyboardInterrupt:  # the second Ctrl-C
         record.status = Status.INTERRUPTED
         raise
@@ -128,7 +131,7 @@ def _resolve(spec: Spec, config: Mapping[str, object]) -> dict[str, object]:
 
 
 def _best_metrics(record: SearchRecord) -> dict[str, float]:
-    best = next(iter(record.ranked()), None)
+    best = chosen(record)
     epoch = record.best_epoch(best) if best is not None else None
     return {f"best/{key}": value for key, value in (epoch or {}).items()}
 

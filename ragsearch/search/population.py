@@ -8,6 +8,7 @@ other, and never changed itself.
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import SimpleNamespace
@@ -30,17 +31,17 @@ def make_population(spec: Spec, name: str) -> TrialScheduler:
     """Make the scheduler `pbt` or `pb2`."""
     settings, objective = spec.file.search.scheduler, spec.file.objectives[0]
     domains = {path: spec.domains[path] for path in settings.mutable}
-    shared = {
+    shared: Config = {
         "time_attr": "epoch",
         "metric": objective.metric,
         "mode": objective.goal,
         "perturbation_interval": settings.interval,
-        "custom_explore_fn": partial(kept_within, domains),
         "log_config": False,  # the record has it
     }
-    if name == "pbt":
-        return _Pbt(hyperparam_mutations=_mutations(domains), **shared)
-    return _Pb2(domains, **shared)
+    if name == "pb2":
+        return _Pb2(domains, shared)
+    explored = partial(kept_within, domains)
+    return _Pbt(hyperparam_mutations=_mutations(domains), custom_explore_fn=explored, **shared)
 
 
 def kept_within(domains: Mapping[str, Domain], config: Config) -> Config:
@@ -53,9 +54,9 @@ def kept_within(domains: Mapping[str, Domain], config: Config) -> Config:
     return config | inside
 
 
-def _mutations(domains: Mapping[str, Domain]) -> dict[str, object]:
+def _mutations(domains: Mapping[str, Domain]) -> Config:
     """Return what PBT may change values to: neighbours in a list, or a multiple."""
-    found: dict[str, object] = {}
+    found: Config = {}
     for path, domain in domains.items():
         if (values := domain.values()) is not None:
             found[path] = list(values)
@@ -86,15 +87,16 @@ class _Population(PopulationBasedTraining):
         return super().on_trial_result(tune_controller, trial, result)
 
     @override
-    def _checkpoint_or_exploit(
-        self,
-        trial: Trial,
-        tune_controller: TuneController,
-        upper_quantile: list[Trial],
-        lower_quantile: list[Trial],
-    ) -> None:
-        others = [one for one in lower_quantile if one.config[TRIAL_KEY] != 0]
-        super()._checkpoint_or_exploit(trial, tune_controller, upper_quantile, others)
+    def _quantiles(self) -> tuple[list[Trial], list[Trial]]:
+        """Return the worst trials and the best ones, the baseline never among the worst."""
+        everyone = self._trial_state
+        _, best = super()._quantiles()
+        self._trial_state = {
+            trial: state for trial, state in everyone.items() if trial.config[TRIAL_KEY] != 0
+        }
+        worst, _ = super()._quantiles()
+        self._trial_state = everyone
+        return [trial for trial in worst if trial not in best], best
 
     @override
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[Config, Config]:
@@ -109,9 +111,9 @@ class _Pbt(_Population):
 class _Pb2(_Population, PB2):
     """Population based bandits; numbers of a `log` domain are modelled by their logarithm."""
 
-    def __init__(self, domains: Mapping[str, Domain], **shared: Any) -> None:
+    def __init__(self, domains: Mapping[str, Domain], shared: Config) -> None:
         self._domains = domains
-        bounds = {path: self._ends(domain) for path, domain in domains.items()}
+        bounds: Config = {path: _ends(domain) for path, domain in domains.items()}
         super().__init__(hyperparam_bounds=bounds, **shared)
 
     @override
@@ -120,11 +122,11 @@ class _Pb2(_Population, PB2):
 
     @override
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[Config, Config]:
-        explore, self._custom_explore_fn = self._custom_explore_fn, None
         clone = self._mapped(trial_to_clone, math.log)
-        config, operations = super()._get_new_config(trial, clone)
-        self._custom_explore_fn = explore
-        return explore(self._with(config, math.exp)), operations
+        with warnings.catch_warnings():  # few points: scikit-learn says that they tell little
+            warnings.filterwarnings("ignore", module="sklearn")
+            config, operations = super()._get_new_config(trial, clone)
+        return kept_within(self._domains, self._with(config, math.exp)), operations
 
     def _mapped(self, trial: Trial, function: Callable[[float], float]) -> Trial:
         mapped = copy.copy(trial)
@@ -135,8 +137,9 @@ class _Pb2(_Population, PB2):
         logs = (path for path, domain in self._domains.items() if isinstance(domain, Log))
         return config | {path: function(config[path]) for path in logs}
 
-    @staticmethod
-    def _ends(domain: Domain) -> list[float]:
-        assert isinstance(domain, Log | Uniform), "others are refused when the file is read"
-        function = math.log if isinstance(domain, Log) else float
-        return [function(domain.low), function(domain.high)]
+
+def _ends(domain: Domain) -> list[float]:
+    assert isinstance(domain, Log | Uniform), "others are refused when the file is read"
+    if isinstance(domain, Log):
+        return [math.log(domain.low), math.log(domain.high)]
+    return [domain.low, domain.high]

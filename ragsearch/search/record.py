@@ -55,6 +55,22 @@ class UsedIndex:
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What a search is after."""
+
+    metric: str
+    goal: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which trial of a Pareto front is exported (`ragsearch.search.front`)."""
+
+    within: float = 0.0
+    then: str | None = None
+
+
 @dataclass
 class SearchRecord:
     """A search and its trials."""
@@ -71,6 +87,14 @@ class SearchRecord:
     wall_s: float | None = None
     """From the first trial's start to the end; None while it runs."""
     trials: dict[int, TrialRecord] = field(default_factory=dict)
+    others: tuple[Objective, ...] = ()
+    """The objectives after the first, which `metric` and `goal` are."""
+    choose: Choice = Choice()
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """Give all objectives, the first one first."""
+        return (Objective(self.metric, self.goal), *self.others)
 
     @property
     def search(self) -> str:
@@ -119,6 +143,8 @@ class SearchRecord:
             trials = [TrialRecord(**_renamed(row)) for row in content.pop("trials")]
             indexes = {name: UsedIndex(**row) for name, row in content.pop("indexes").items()}
             content["status"] = Status(content["status"])
+            content["others"] = tuple(Objective(**row) for row in content.get("others", ()))
+            content["choose"] = Choice(**content.get("choose", {}))
             record = cls(folder=folder.resolve(), indexes=indexes, **content)
         except (ValueError, TypeError, KeyError) as error:
             what = f"the record is damaged ({error}); restore it or run the search again"

@@ -19,7 +19,7 @@ from ragsearch.index.fingerprint import index_fingerprint
 from ragsearch.index.open import PassageIndex, open_index
 from ragsearch.search.cluster import prepare
 from ragsearch.search.plan import make_plan
-from ragsearch.search.record import SearchRecord, Status, UsedIndex
+from ragsearch.search.record import Choice, Objective, SearchRecord, Status, UsedIndex
 from ragsearch.search.tokens import Progress, tokenise_passages
 from ragsearch.spec import Spec
 
@@ -118,7 +118,8 @@ def _open_record(spec: Spec, indexes: dict[str, PassageIndex], output: Path) -> 
     folder = _new_folder(output.resolve(), f"{spec.file.name}-{now:%Y%m%d-%H%M%S}")
     (folder / "space.yaml").write_text(spec.text)
     (folder / "resolved.json").write_text(json.dumps(spec.resolved(), indent=2) + "\n")
-    objective = spec.file.objectives[0]
+    objective, *others = spec.file.objectives
+    choose = spec.file.choose
     record = SearchRecord(
         folder=folder,
         name=spec.file.name,
@@ -130,6 +131,8 @@ def _open_record(spec: Spec, indexes: dict[str, PassageIndex], output: Path) -> 
         },
         tracking_uri=spec.file.tracking.uri,
         started=now.isoformat(timespec="seconds"),
+        others=tuple(Objective(other.metric, other.goal) for other in others),
+        choose=Choice(choose.within, choose.then) if choose else Choice(),
     )
     record.save()
     log.info("search %s", record.search)

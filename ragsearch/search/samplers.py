@@ -8,6 +8,7 @@ that is resumed proposes what an uninterrupted one would. Knows Optuna; knows no
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -73,14 +74,17 @@ def _random(_: Spec, seed: int) -> BaseSampler:
 
 
 def _tpe(spec: Spec, seed: int) -> BaseSampler:
-    return TPESampler(seed=seed, n_startup_trials=startup_trials(spec), **_TPE)
+    return _tpe_of(seed, startup_trials(spec))
 
 
-_TPE: dict[str, bool] = {
-    "multivariate": True,
-    "group": True,  # parameters of one branch are modelled together, whatever others have
-    "constant_liar": True,  # concurrent trials do not crowd one place
-}
+def _tpe_of(seed: int, n_startup_trials: int) -> TPESampler:
+    return TPESampler(
+        seed=seed,
+        n_startup_trials=n_startup_trials,
+        multivariate=True,
+        group=True,  # parameters of one branch are modelled together, whatever others have
+        constant_liar=True,  # concurrent trials do not crowd one place
+    )
 
 
 def _gp(spec: Spec, seed: int) -> BaseSampler:
@@ -124,7 +128,7 @@ class _CmaEs(CmaEsSampler):
     @override
     def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> None:
         # by the time they ended: one that was late must not change generations before it
-        self._completed = sorted(completed_trials, key=lambda trial: trial.datetime_complete)
+        self._completed = sorted(completed_trials, key=_end_of)
 
     @override
     def _init_optimizer(
@@ -137,7 +141,17 @@ class _CmaEs(CmaEsSampler):
             told = told[: optimizer.population_size]
             if len(told) < optimizer.population_size:
                 return optimizer
-            optimizer.tell([(trans.transform(t.params), sign * t.value) for t in told])
+            optimizer.tell([(trans.transform(t.params), sign * _value(t)) for t in told])
+
+
+def _end_of(trial: FrozenTrial) -> datetime:
+    assert trial.datetime_complete is not None, "only trials that ended are told"
+    return trial.datetime_complete
+
+
+def _value(trial: FrozenTrial) -> float:
+    assert trial.value is not None, "only trials with a value are told"
+    return trial.value
 
 
 def _bohb(spec: Spec, seed: int) -> BaseSampler:
@@ -156,7 +170,7 @@ class _Bohb(BaseSampler):
         self._random = RandomSampler(seed=seed)
         self._is_random = random.Random(seed).random() < _AT_RANDOM  # noqa: S311 - no secret
         self._n_enough = max(n_startup, n_params + 3)
-        self._model = TPESampler(seed=seed, n_startup_trials=0, **_TPE)
+        self._model = _tpe_of(seed, 0)
         self._seen: Study | None = None
 
     @override

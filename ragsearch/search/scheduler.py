@@ -5,7 +5,6 @@ still count at the rungs of ASHA and for the median. Those of a trial that diver
 infeasible do not.
 """
 
-import math
 from typing import cast
 
 import numpy as np
@@ -47,7 +46,7 @@ def make_scheduler(spec: Spec) -> TrialScheduler:
                 metric,
                 goal,
                 grace_period=settings.min,
-                min_time_slice=math.inf,  # it would pause trials to start others
+                min_time_slice=longest(spec),  # else it would pause trials to start others
             )
         case "pbt" | "pb2":
             return make_population(spec, name)
@@ -148,7 +147,7 @@ class _HyperBand(HyperBandForBOHB):
     def choose_trial_to_run(
         self, tune_controller: TuneController, allow_recurse: bool = True
     ) -> Trial | None:
-        for trial in tune_controller.get_trials():
+        for trial in tune_controller.get_trials():  # type: ignore[no-untyped-call]
             if _is_baseline(trial) and trial.status == Trial.PENDING:
                 return cast("Trial", trial)
         return super().choose_trial_to_run(tune_controller, allow_recurse)

@@ -67,15 +67,16 @@ class _Searcher(OptunaSearch):
     like; a failed one, as a crash is told to it, it leaves out of account.
     """
 
-    def __init__(self, spec: Spec, **settings: Any) -> None:
+    def __init__(self, spec: Spec, **settings: Any) -> None:  # noqa: ANN401 - as Tune has it
         super().__init__(**settings)
         self._spec = spec
 
     @override
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if is_used_up(self._spec, self._ot_study):
-            return Searcher.FINISHED
-        self._ot_study.sampler = make_sampler(self._spec, len(self._ot_trials))
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        study: optuna.Study = self._ot_study  # type: ignore[assignment] # set up as it is made
+        if is_used_up(self._spec, study):
+            return Searcher.FINISHED  # type: ignore[return-value] # as Ray has it
+        study.sampler = make_sampler(self._spec, len(self._ot_trials))
         return super().suggest(trial_id)
 
     def on_pause(self, trial_id: str) -> None:

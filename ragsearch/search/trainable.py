@@ -23,7 +23,7 @@ from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.store import Passage
 from ragsearch.search.ending import Ending, broken, verdict_on
 from ragsearch.search.space import LAST_KEY, TRIAL_KEY
-from ragsearch.spec import ConstraintSection, Spec, TrialSection
+from ragsearch.spec import LATENCY, ConstraintSection, Spec, TrialSection
 from ragsearch.spec.trial import RAG_TYPES
 from ragsearch.training.trace import TRACE_FILE, traced
 
@@ -107,6 +107,7 @@ def _train(config: dict[str, object], job: TrialJob, workers: "Workers") -> None
             seed=file.seed,
             workers=workers,
             tokens=job.tokens,
+            times_answers=file.measures(LATENCY),
         )
 
 

@@ -13,10 +13,10 @@ from pydantic import AfterValidator, Field, model_validator
 from ragsearch.spec.durations import wall_s
 from ragsearch.spec.index_section import IndexSection
 from ragsearch.spec.search_section import (
+    ChooseSection,
     Measured,
     Metric,
     ObjectiveSection,
-    ChooseSection,
     SearchSection,
     distinct,
 )
@@ -239,3 +239,10 @@ class SpaceFile(Section):
     budget: BudgetSection
     resources: ResourcesSection = ResourcesSection()
     tracking: TrackingSection = TrackingSection()
+
+    def measures(self, metric: str) -> bool:
+        """Tell whether an objective or a constraint asks for a metric."""
+        asked = {one.metric for one in self.objectives} | {
+            one.metric for one in self.constraints
+        }
+        return metric in asked

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
 from ragsearch.spec.document import Finding
-from ragsearch.spec.domains import Choice, Domain, Log, Uniform
+from ragsearch.spec.domains import Choice, Domain
 from ragsearch.spec.draft import Draft, default_of, is_count
 from ragsearch.spec.messages import shown
-from ragsearch.spec.search_section import Algorithm, Scheduler
+from ragsearch.spec.search_section import LATENCY, Algorithm, Scheduler
 
 POPULATION_BASED = ("pbt", "pb2")
 """Schedulers that start all trials and have the worst go on from the best."""
@@ -68,6 +68,7 @@ def unfit_searches(draft: Draft) -> Iterator[Finding]:
     yield from _too_many_brackets(draft)
     yield from _immutable(draft)
     yield from _choices_of_nothing(draft)
+    yield from _times_of_several_workers(draft)
 
 
 def _useless_settings(draft: Draft) -> Iterator[Finding]:
@@ -100,8 +101,8 @@ def _searchers_with_several_objectives(draft: Draft) -> Iterator[Finding]:
     algorithm, n = draft.value(*_ALGORITHM), n_objectives(draft)
     if algorithm in {"cma_es", "bohb"} and n > 1:
         what = (
-            f"{algorithm} takes one objective, not {n}; use tpe, gp, nsga2, nsga3, random, qmc, "
-            "grid or auto"
+            f"{algorithm} takes one objective, not {n}; use tpe, gp, nsga2, nsga3, random, "
+            "qmc, grid or auto"
         )
         yield Finding(_ALGORITHM, what)
 
@@ -201,7 +202,7 @@ def _immutable(draft: Draft) -> Iterator[Finding]:
     if name not in POPULATION_BASED or not isinstance(paths, list | tuple):
         return
     if not paths:
-        what = f"{name} changes values while trials run and is told of none; name paths of space"
+        what = f"names nothing that {name} may change while trials run; give paths of space"
         yield Finding((*_SCHEDULER, "mutable"), what)
     for place, path in enumerate(paths):
         key = (*_SCHEDULER, "mutable", place)
@@ -211,8 +212,10 @@ def _immutable(draft: Draft) -> Iterator[Finding]:
             yield Finding(key, what)
         elif path not in draft.domains:
             yield Finding(key, f"{path} does not vary; give it a domain under space")
-        elif name == "pb2" and not isinstance(draft.domains[path], Log | Uniform):
-            what = f"pb2 changes numbers between two ends; give {path} as log or uniform, or use pbt"
+        elif name == "pb2" and draft.domains[path].values() is not None:
+            what = (
+                f"pb2 needs a number without steps; give {path} as log or uniform, or use pbt"
+            )
             yield Finding(key, what)
 
 
@@ -232,3 +235,14 @@ def _choices_of_nothing(draft: Draft) -> Iterator[Finding]:
         others = ", ".join(map(str, metrics[1:]))
         what = f"must be an objective after the first ({others}), not {shown(then)}"
         yield Finding(("choose", "then"), what)
+
+
+def _times_of_several_workers(draft: Draft) -> Iterator[Finding]:
+    workers = draft.value("resources", "per_trial", "workers")
+    for section in ("objectives", "constraints"):
+        rows = draft.data.get(section)
+        for place, row in enumerate(rows if isinstance(rows, list) else ()):
+            is_latency = isinstance(row, Mapping) and row.get("metric") == LATENCY
+            if is_latency and is_count(workers) and workers > 1:
+                what = f"{LATENCY} is measured by one worker, and a trial has {workers}; set 1"
+                yield Finding((section, place, "metric"), what)

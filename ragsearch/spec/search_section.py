@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ragsearch.spec.section import Count, Section, Text
 
@@ -72,8 +72,8 @@ class SchedulerSection(Section):
     interval: Count = 1
     """Epochs after which `pbt` and `pb2` compare trials again."""
     mutable: Annotated[tuple[Text, ...], Field(strict=False)] = ()
-    """Paths under `space` that `pbt` and `pb2` may change while a trial runs: numbers of
-    `optim` and `regularisation` that need no other model; the others stay as they were drawn."""
+    """Paths under `space` that `pbt` and `pb2` may change while a trial runs: learning rates,
+    weight decay, dropout and the like, never what makes another model; none by default."""
 
 
 class SearchSection(Section):

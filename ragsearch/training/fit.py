@@ -63,6 +63,7 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     seed: int,
     workers: Workers = Workers(),
     tokens: Path | None = None,
+    times_answers: bool = False,
 ) -> None:
     """Fine-tune one configuration and report after every epoch.
 
@@ -77,6 +78,7 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
             same.
         tokens: Where `write_tokens` put tokens of passages; those of this trial's index and
             tokenizer are read if they are there.
+        times_answers: Whether each validation also measures `val/latency_ms_p95`.
 
     Raises:
         DivergedError: If a loss or the question encoder's output is no longer finite, or the
@@ -88,7 +90,7 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     if workers.rank:
         torch.manual_seed(seed + workers.rank)  # dropout of its own, on questions of its own
     pipeline = Pipeline(model, retriever, _tokens(tokens, model, retriever))
-    module = RagModule(pipeline, workers)
+    module = RagModule(pipeline, workers, times_answers=times_answers)
     reporter = _Reporter(model, module, objective, report)
     fit_module(
         module,

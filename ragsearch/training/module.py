@@ -25,9 +25,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from ragsearch.data.questions import Question
+from ragsearch.spec import LATENCY
 from ragsearch.training.collapse import Hits, collapse_signs, hits_of
 from ragsearch.training.contexts import Contexts
 from ragsearch.training.evaluation import Example, evaluate_batch, summarise
+from ragsearch.training.latency import latency_ms_p95
 from ragsearch.training.loss import DivergedError, marginal_loss
 from ragsearch.training.model import RagModel
 from ragsearch.training.optimizer import make_optimizer, make_schedule, parameter_groups
@@ -49,15 +51,19 @@ class RagModule(pl.LightningModule):
     Args:
         pipeline: What is trained.
         workers: Who trains it together, each on its share of every batch.
+        times_answers: Whether each validation also measures latency.
     """
 
-    def __init__(self, pipeline: Pipeline, workers: Workers = Workers()) -> None:
+    def __init__(
+        self, pipeline: Pipeline, workers: Workers = Workers(), *, times_answers: bool = False
+    ) -> None:
         super().__init__()
         # Lightning's own accumulation averages averages; here every token weighs the same.
         self.automatic_optimization = False
         self.network = pipeline.model.network
         self.pipeline = pipeline
         self.workers = workers
+        self.times_answers = times_answers
         self.epoch_metrics: dict[str, float] = {}
         self._ahead: Future[Found] | None = None
         self._losses: list[tuple[float, float]] = []
@@ -229,6 +235,10 @@ class RagModule(pl.LightningModule):
         if reads_passages:
             summary |= collapse_signs(self._examples, self._hits_before, self.workers)
         self.epoch_metrics |= {f"val/{name}": value for name, value in summary.items()}
+        if self.times_answers:
+            questions = [example.question for example in self._examples]
+            with self.trainer.precision_plugin.val_step_context():
+                self.epoch_metrics[LATENCY] = latency_ms_p95(self.pipeline, questions)
 
     @override
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
