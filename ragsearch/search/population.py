@@ -123,8 +123,8 @@ class _Pb2(_Population, PB2):
     @override
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[Config, Config]:
         clone = self._mapped(trial_to_clone, math.log)
-        with warnings.catch_warnings():  # few points: scikit-learn says that they tell little
-            warnings.filterwarnings("ignore", module="sklearn")
+        with warnings.catch_warnings():  # that few points tell little; what SciPy 1.18 drops
+            warnings.simplefilter("ignore")
             config, operations = super()._get_new_config(trial, clone)
         return kept_within(self._domains, self._with(config, math.exp)), operations
 
