@@ -23,8 +23,9 @@ The map: the packages in the order the data travels, each with its modules in th
     tracking    MLflow: a run a search, a run a trial
                   search_run trials child
     search      many trials: planned, proposed, stopped, recorded
-                  automatic cores plan run tokens launch cluster samplers space scheduler
-                  population record front ending trainable workers progress
+                  automatic cores plan run lock agree widen tokens launch cluster journal record
+                  front study space samplers searcher scheduler population replay ending
+                  trainable workers progress
     results     what one does with a search: look, export, evaluate, ask
                   leaderboard bundle export card answering predictions evaluate ask
     bench       what a retrieval call and a training step cost, side by side

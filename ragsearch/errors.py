@@ -1,7 +1,7 @@
 """What may go wrong on purpose, and the exit code each kind ends the program with.
 
 Knows nothing of the rest of ragsearch. Exit codes: 0 done, 1 our fault, 2 bad input,
-3 pool or cluster unavailable, 4 every trial failed, 130 interrupted.
+3 pool, cluster or disk space unavailable, 4 every trial failed, 130 interrupted.
 """
 
 from collections.abc import Iterable
@@ -63,6 +63,12 @@ class PoolUnavailableError(RagsearchError):
 
 class ClusterUnavailableError(RagsearchError):
     """The Ray cluster asked for cannot be reached or started."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class DiskFullError(RagsearchError):
+    """A search ended because the disk took no more; what was written is kept."""
 
     exit_code: ClassVar[int] = 3
 

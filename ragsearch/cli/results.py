@@ -240,10 +240,14 @@ def show_trials(record: "SearchRecord") -> None:
 
 
 def _closing_lines(record: "SearchRecord") -> list[str]:
-    look = shlex.join(["mlflow", "ui", "--backend-store-uri", record.tracking_uri])
-    lines = [f"search  {record.search}, {record.status}", f"look    {look}"]
     from ragsearch.search.front import chosen
 
+    look = shlex.join(["mlflow", "ui", "--backend-store-uri", record.tracking_uri])
+    lines = [f"search  {record.search}, {record.status}", f"look    {look}"]
+    is_near = record.folder.parent == Path("runs").resolve()  # where commands look themselves
+    search = record.search if is_near else str(record.folder)
+    if record.can_go_on:
+        lines.append("resume  " + shlex.join(["ragsearch", "run", "--resume", search]))
     if (best := chosen(record)) is None:
         return lines
     scores = {0: ""}
@@ -251,14 +255,12 @@ def _closing_lines(record: "SearchRecord") -> list[str]:
         if trial is not None and (epoch := record.best_epoch(trial)) is not None:
             scores[trial.trial] = cell(epoch[record.metric])
     baseline = f"; the baseline has {scores[0]}" if best.trial and scores[0] else ""
-    is_near = record.folder.parent == Path("runs").resolve()  # where `export` looks itself
-    search = record.search if is_near else str(record.folder)
     export_it = shlex.join(["ragsearch", "export", search, "--to", "best"])
     return [
         lines[0],
         *_front_line(record),
         f"best    trial {best.trial}, {record.metric} {scores[best.trial]}{baseline}",
-        lines[1],
+        *lines[1:],
         f"export  {export_it}",
     ]
 

@@ -66,6 +66,11 @@ def scheduler_of(spec: Spec) -> Chosen:
     return Chosen("asha", "the worse trials are known before their end")
 
 
+def pauses(spec: Spec) -> bool:
+    """Tell whether trials pause and go on, as in brackets and populations."""
+    return scheduler_of(spec).name in {"hyperband", *POPULATION_BASED}
+
+
 def most_trials(spec: Spec) -> int:
     """Return how many trials a search has: its budget, or fewer where a grid is used up."""
     n_trials, size = spec.file.budget.trials, n_points(spec.domains)

@@ -2,13 +2,15 @@
 
 A trial that *diverged*, ran out of memory or broke a constraint (both *infeasible*) would do so
 again: it is not tried again, it cannot be the best one, and the searcher is told to avoid the
-like. It has not crashed: it reports its ending to Tune as a result, under the keys below. Any
+like. It has not crashed: it reports its ending to Tune as a result, under the keys below. One
+that finds the disk full reports the same way that it was *interrupted*, and can go on. Any
 other error is a crash, which says nothing of the configuration: the trial has *failed*.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import errno
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ragsearch.search.record import Status
 from ragsearch.search.space import LAST_KEY, REASON_KEY, VERDICT_KEY
@@ -30,22 +32,24 @@ class Ending(NamedTuple):
         return {VERDICT_KEY: str(self.status), REASON_KEY: self.reason}
 
 
-def ending_of(ended_by_search: Callable[[], bool], trial: "Trial", *, failed: bool) -> Ending:
-    """Return how a trial of Tune ended.
+def ending_of(trial: "Trial", *, failed: bool) -> Ending:
+    """Return how a trial of Tune ended that was not ended with the search.
 
     Args:
-        ended_by_search: Tells whether trials are being ended by the user or the budget.
-        trial: One that has ended.
+        trial: One that Tune says has ended; of those it ends with the search it says nothing.
         failed: Whether it did by an error.
     """
-    result = trial.last_result or {}
+    ending = how_ended(trial.last_result or {}, failed=failed)
+    return Ending(Status.FAILED, _last_line(trial.error_file)) if failed else ending
+
+
+def how_ended(result: Mapping[str, Any], *, failed: bool) -> Ending:
+    """Return how a trial ended by its last result; of one that failed, not why."""
     if failed:
-        return Ending(Status.FAILED, _last_line(trial.error_file))
+        return Ending(Status.FAILED)
     if VERDICT_KEY in result:
         return Ending(Status(result[VERDICT_KEY]), result[REASON_KEY])
-    if result.get(LAST_KEY):
-        return Ending(Status.FINISHED)
-    return Ending(Status.INTERRUPTED if ended_by_search() else Status.STOPPED_EARLY)
+    return Ending(Status.FINISHED if result.get(LAST_KEY) else Status.STOPPED_EARLY)
 
 
 def verdict_on(error: BaseException) -> Ending | None:
@@ -59,7 +63,16 @@ def verdict_on(error: BaseException) -> Ending | None:
     if isinstance(error, MemoryError) or is_oom_error(error):
         said = str(error).strip().partition("\n")[0]
         return Ending(Status.INFEASIBLE, f"out of memory: {said}" if said else "out of memory")
+    if is_disk_full(error):
+        return Ending(Status.INTERRUPTED, str(error).strip().partition("\n")[0])
     return None if error.__cause__ is None else verdict_on(error.__cause__)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether an error is for want of space on a disk."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return True
+    return "No space left on device" in str(error)  # as Rust and C++ libraries have it
 
 
 def broken(

@@ -16,22 +16,25 @@ from ray.tune.experiment import Trial
 
 from ragsearch.index.open import PassageIndex
 from ragsearch.retrieval.pool import Layout, PoolPlan, serving
-from ragsearch.search.automatic import most_trials
+from ragsearch.search.agree import flatten
+from ragsearch.search.automatic import most_trials, pauses, scheduler_of
 from ragsearch.search.cluster import Cluster, cluster
 from ragsearch.search.cores import trials_at_once
 from ragsearch.search.ending import ending_of
 from ragsearch.search.front import chosen, front
 from ragsearch.search.progress import Bookkeeper, EndOfSearch
-from ragsearch.search.record import SearchRecord, Status
+from ragsearch.search.record import TUNE_FOLDER, SearchRecord, Status, TrialRecord
+from ragsearch.search.replay import Replay
 from ragsearch.search.scheduler import make_scheduler
-from ragsearch.search.space import TRIAL_KEY, make_searcher
+from ragsearch.search.searcher import StudySearcher
+from ragsearch.search.space import TRIAL_KEY
+from ragsearch.search.study import SearchStudy
 from ragsearch.search.trainable import IndexAddress, TrialJob, folder_name, run_trial, varied
 from ragsearch.spec import Spec
-from ragsearch.tracking import SearchRun, TrialRuns
+from ragsearch.spec.search_rules import POPULATION_BASED
+from ragsearch.tracking import Known, SearchRun, TrialRuns
 
 log = logging.getLogger(__name__)
-
-_TUNE = "tune"  # the folder of Ray Tune in that of a search
 
 
 def run_trials(
@@ -45,29 +48,85 @@ def run_trials(
         indexes: Those its trials can ask for, by name.
         tokens: Folder of their passages' tokens.
     """
-    resources, end = spec.file.resources, EndOfSearch(spec.file.budget.wall_s)
+    resources = spec.file.resources
+    end = EndOfSearch(spec.file.budget.wall_s, record.wall_s)
     with ExitStack() as stack:
         joined = stack.enter_context(cluster(resources.cluster))
         joined.check_fits(resources.per_trial)
+        study = SearchStudy(spec, record.folder)
+        going_on = study.take_up(record, partial(record.note, wall_s=record.wall_s))
         job = TrialJob(
             spec,
             {
                 name: stack.enter_context(reachable(spec, index, record.search))
                 for name, index in indexes.items()
             },
-            record.folder / _TUNE,
+            record.tune_folder,
             tokens,
+            resumable(record),
         )
-        tracker = stack.enter_context(_tracked(spec, record, end))
+        tracker = stack.enter_context(_tracked(spec, record))
+        scheduler = make_scheduler(spec)
         callbacks = [Bookkeeper(spec, record, end), tracker]
-        tuner = _tuner(job, record, callbacks, end, _most_at_once(spec, joined))
+        if not pauses(spec):  # brackets and populations are made of trials that run
+            callbacks.append(Replay(scheduler, record))
+        n_trials = len(going_on) + max(0, most_trials(spec) - study.n_asked)
+        most_at_once = _most_at_once(spec, joined)
+        tuner = _tuner(
+            job,
+            record,
+            callbacks,
+            end,
+            _bundles(spec, joined, most_at_once),
+            tune.TuneConfig(
+                search_alg=StudySearcher(spec, study, going_on, end),
+                scheduler=scheduler,
+                num_samples=n_trials,
+                max_concurrent_trials=None if pauses(spec) else most_at_once,
+                reuse_actors=not resources.per_trial.gpu,  # a fresh process frees GPU memory
+                trial_dirname_creator=_folder_name,
+            ),
+        )
         with end.on_signals():
             tuner.fit()
-        for trial in record.trials.values():  # Tune says nothing of those it ends at once
-            if trial.status is Status.RUNNING:
-                trial.status = Status.INTERRUPTED
-        done = Status.FINISHED if record.ranked() else Status.FAILED
-        record.status = Status.INTERRUPTED if end.interrupted else done
+        record.wall_s = end.used_s
+        _close(record, end)
+
+
+def _close(record: SearchRecord, end: EndOfSearch) -> None:
+    """Say how the search ended; Tune says nothing of trials that it ends at once."""
+    is_cut_off = end.interrupted or end.disk_full is not None
+    record.interrupt()
+    if not is_cut_off:
+        record.status = Status.FINISHED if record.ranked() else Status.FAILED
+    if end.disk_full is not None:
+        raise record.disk_full(end.disk_full)
+
+
+def resumable(record: SearchRecord) -> dict[int, Path]:
+    """Return what trials that have not ended go on from, by their numbers.
+
+    Of the states that are there, it is the newest one that is not ahead of the record: what
+    came after it is done again.
+    """
+    found = {}
+    for number, trial in record.trials.items():
+        states = record.folder.glob(f"{TUNE_FOLDER}*/{folder_name(number)}/*/state/state.json")
+        if trial.status.has_ended or not trial.epochs:
+            continue
+        epochs = {_epoch_of(state): state.parent for state in states}
+        done = [epoch for epoch in epochs if 0 < epoch <= trial.last_epoch]
+        if done:
+            found[number] = epochs[max(done)]
+    return found
+
+
+def _epoch_of(state: Path) -> int:
+    """Return after which epoch a state is; 0 if that cannot be read."""
+    try:
+        return int(json.loads(state.read_text())["progress"]["epoch"])
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 @contextmanager
@@ -94,14 +153,15 @@ def _most_at_once(spec: Spec, joined: Cluster) -> int | None:
 
 
 @contextmanager
-def _tracked(spec: Spec, record: SearchRecord, end: EndOfSearch) -> Iterator[TrialRuns]:
+def _tracked(spec: Spec, record: SearchRecord) -> Iterator[TrialRuns]:
     """Have the search and its trials written to MLflow."""
     file = spec.file
     sections = {"seed", "data", "pool", "search", "budget", "resources"}
     run = SearchRun.open(
-        file.tracking.uri,
+        record.tracking_uri,
         file.name,
         record.search,
+        identity=record.id,
         params=flatten(file.model_dump(mode="json", include=sections)),
         tags={"ragsearch.search": record.search, "ragsearch.spec": spec.digest}
         | {
@@ -113,8 +173,11 @@ def _tracked(spec: Spec, record: SearchRecord, end: EndOfSearch) -> Iterator[Tri
     run.log_text(spec.text, "space.yaml")
     run.log_text(json.dumps(spec.resolved(), indent=2), "resolved.json")
 
+    runs = run.trial_runs(partial(_resolve, spec), ending_of)
+    if record.trials:
+        runs.take_up(map(_known, record.trials.values()))
     try:
-        yield run.trial_runs(partial(_resolve, spec), partial(ending_of, end.stop_all))
+        yield runs
         run.log_metrics(_best_metrics(record))
         if len(record.objectives) > 1:
             run.mark_front(trial.trial for trial in front(record))
@@ -124,6 +187,16 @@ def _tracked(spec: Spec, record: SearchRecord, end: EndOfSearch) -> Iterator[Tri
     finally:
         ended = record.status is not Status.RUNNING
         run.close(record.status if ended else Status.FAILED)
+
+
+def _known(trial: TrialRecord) -> Known:
+    return Known(
+        trial.trial,
+        trial.params,
+        list(zip(trial.epochs, trial.reported, strict=True)),
+        str(trial.status) if trial.status.has_ended else None,
+        trial.reason,
+    )
 
 
 def _resolve(spec: Spec, config: Mapping[str, object]) -> dict[str, object]:
@@ -136,56 +209,45 @@ def _best_metrics(record: SearchRecord) -> dict[str, float]:
     return {f"best/{key}": value for key, value in (epoch or {}).items()}
 
 
-def flatten(section: Mapping[str, object], path: str = "") -> dict[str, object]:
-    """Write nested settings under dotted names."""
-    flat: dict[str, object] = {}
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{path}{key}.")
-        else:
-            flat[f"{path}{key}"] = value
-    return flat
-
-
 def _tuner(
     job: TrialJob,
     record: SearchRecord,
     callbacks: list[tune.Callback],
     end: EndOfSearch,
-    most_at_once: int | None,
+    bundles: list[dict[str, float]],
+    config: tune.TuneConfig,
 ) -> tune.Tuner:
-    file = job.spec.file
-    per_trial = file.resources.per_trial
-    trainable = tune.with_resources(
-        partial(run_trial, job=job),
-        tune.PlacementGroupFactory(
-            per_trial.workers * [{"CPU": per_trial.cpu, "GPU": per_trial.gpu}]
-        ),
-    )
-    study = f"sqlite:///{record.folder / 'study.db'}"
+    is_population = scheduler_of(job.spec).name in POPULATION_BASED
     return tune.Tuner(
-        trainable,
-        tune_config=tune.TuneConfig(
-            search_alg=make_searcher(job.spec, study, record.search),
-            scheduler=make_scheduler(job.spec),
-            num_samples=most_trials(job.spec),
-            max_concurrent_trials=most_at_once,
-            reuse_actors=not per_trial.gpu,  # a fresh process gives back all GPU memory
-            trial_dirname_creator=_folder_name,
-        ),
+        tune.with_resources(partial(run_trial, job=job), tune.PlacementGroupFactory(bundles)),
+        tune_config=config,
         run_config=tune.RunConfig(
-            name=_TUNE,
+            name=record.tune_folder.name,
             storage_path=str(record.folder),
             stop=end,
             callbacks=callbacks,
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=1,
+                # others may go on from any of a population's
+                num_to_keep=None if is_population else 1,
                 checkpoint_score_attribute=record.metric,
                 checkpoint_score_order=record.goal,
             ),
         ),
     )
+
+
+def _bundles(spec: Spec, joined: Cluster, most_at_once: int | None) -> list[dict[str, float]]:
+    """Return what each worker of a trial holds of the cluster.
+
+    Ray counts paused trials among those at a time, so that a limit would leave a bracket or a
+    population incomplete; where trials pause they hold so many CPUs that no more fit instead.
+    """
+    per_trial = spec.file.resources.per_trial
+    cpu = per_trial.cpu
+    if pauses(spec) and most_at_once is not None:
+        cpu = max(cpu, joined.cpus / most_at_once / per_trial.workers)
+    return per_trial.workers * [{"CPU": cpu, "GPU": per_trial.gpu}]
 
 
 def _folder_name(trial: Trial) -> str:

@@ -7,9 +7,10 @@ other, and never changed itself.
 """
 
 import copy
+import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,6 +24,11 @@ from typing_extensions import override
 
 from ragsearch.search.space import TRIAL_KEY, VERDICT_KEY
 from ragsearch.spec import Domain, Log, Spec, Uniform
+
+log = logging.getLogger(__name__)
+
+SCHEDULE = "schedule/"
+"""What values that change while a trial runs are called among its metrics."""
 
 Config = dict[str, Any]  # Any: as Tune has it
 
@@ -71,6 +77,10 @@ def _mutations(domains: Mapping[str, Domain]) -> Config:
 class _Population(PopulationBasedTraining):
     """What both are to do otherwise than Ray has it."""
 
+    @property
+    def _mutable(self) -> Iterable[str]:
+        return self._hyperparam_mutations
+
     @override
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
         # Ray refuses a searcher here, since it would be told scores of values it did not
@@ -84,7 +94,20 @@ class _Population(PopulationBasedTraining):
     ) -> str:
         if VERDICT_KEY in result:
             return TrialScheduler.CONTINUE
+        # before they change: record and MLflow have them with each epoch
+        result |= {f"{SCHEDULE}{path}": trial.config[path] for path in self._mutable}
         return super().on_trial_result(tune_controller, trial, result)
+
+    @override
+    def _exploit(
+        self, tune_controller: TuneController, trial: Trial, trial_to_clone: Trial
+    ) -> None:
+        super()._exploit(tune_controller, trial, trial_to_clone)
+        log.info(
+            "trial %d goes on from trial %d with %s",
+            trial.config[TRIAL_KEY], trial_to_clone.config[TRIAL_KEY],
+            ", ".join(f"{path}={trial.config[path]:.3g}" for path in self._mutable),
+        )  # fmt: skip
 
     @override
     def _quantiles(self) -> tuple[list[Trial], list[Trial]]:

@@ -1,8 +1,10 @@
 """The record of a search: one folder, readable without Ray, Optuna or MLflow.
 
 `runs/<name>-<time>/` holds `space.yaml` (as the user wrote it), `resolved.json` (what it came
-to), `search.json` (this record, rewritten whole after every event), `study.db` (Optuna) and
-`tune/` (Ray Tune, with the checkpoints).
+to), `search.json` (this record as the search was begun or ended), `events.jsonl` (what happened
+to trials since then), `study.journal` (Optuna), `lock` (held by the process that runs the
+search) and `tune/`, `tune-2/`, ... (Ray Tune with the checkpoints, one for each time the search
+was run).
 """
 
 import json
@@ -11,9 +13,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ragsearch.errors import BadInputError
+from ragsearch.errors import BadInputError, DiskFullError
+from ragsearch.search.journal import append_row, read_rows
+from ragsearch.search.lock import is_locked
 
 RECORD_FILE = "search.json"
+EVENTS_FILE = "events.jsonl"
+TUNE_FOLDER = "tune"
 
 
 class Status(StrEnum):
@@ -29,6 +35,12 @@ class Status(StrEnum):
     INFEASIBLE = "infeasible"
     """It needs more memory than there is, or breaks a constraint."""
     INTERRUPTED = "interrupted"
+    """It can go on from where it was (`ragsearch run --resume`)."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Tell whether it will not go on."""
+        return self not in {Status.RUNNING, Status.INTERRUPTED}
 
 
 @dataclass
@@ -37,14 +49,25 @@ class TrialRecord:
 
     trial: int
     params: dict[str, object]
-    """Values of the varied parameters, by dotted path."""
+    """Values of the varied parameters, by dotted path: where they change, of its best epoch."""
     status: Status = Status.RUNNING
     epochs: list[dict[str, float]] = field(default_factory=list)
     """Metrics of each validation, in order."""
+    reported: list[float] = field(default_factory=list)
+    """When each was reported, in seconds since 1970."""
     checkpoint: str | None = None
     """Folder of the best epoch's model, relative to the search folder."""
+    last_checkpoint: str | None = None
+    """Folder from which the trial goes on after its last epoch, relative to the same."""
+    changed: dict[str, object] | None = None
+    """Values it goes on with, where PBT or PB2 has changed them."""
     reason: str | None = None
     """Why it failed, diverged or is infeasible, in one line."""
+
+    @property
+    def last_epoch(self) -> float:
+        """Number of its last validation, 0 before the first."""
+        return self.epochs[-1]["epoch"] if self.epochs else 0.0
 
 
 @dataclass(frozen=True)
@@ -81,11 +104,17 @@ class SearchRecord:
     goal: str
     indexes: dict[str, UsedIndex]
     tracking_uri: str
+    id: str = ""
+    """What no other search has, by which MLflow finds its run; none in records of old."""
+    data: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the questions that trials are trained and compared on."""
     status: Status = Status.RUNNING
     started: str = ""
     """Local time with offset, ISO 8601."""
-    wall_s: float | None = None
-    """From the first trial's start to the end; None while it runs."""
+    n_runs: int = 1
+    """How many times it was run: begun, resumed or extended."""
+    wall_s: float = 0.0
+    """Seconds that trials ran, of all its runs, as of the last event."""
     trials: dict[int, TrialRecord] = field(default_factory=dict)
     others: tuple[Objective, ...] = ()
     """The objectives after the first, which `metric` and `goal` are."""
@@ -100,6 +129,18 @@ class SearchRecord:
     def search(self) -> str:
         """The name by which commands know the search: its folder's name."""
         return self.folder.name
+
+    @property
+    def tune_folder(self) -> Path:
+        """Where Ray Tune keeps this run of the search, which is never that of another."""
+        number = f"-{self.n_runs}" if self.n_runs > 1 else ""
+        return self.folder / f"{TUNE_FOLDER}{number}"
+
+    @property
+    def can_go_on(self) -> bool:
+        """Tell whether it or a trial was interrupted."""
+        statuses = {self.status, *(trial.status for trial in self.trials.values())}
+        return self.status is not Status.RUNNING and Status.INTERRUPTED in statuses
 
     def best_epoch(self, trial: TrialRecord) -> dict[str, float] | None:
         """Give the metrics of a trial's best validation, the one its checkpoint is from."""
@@ -117,20 +158,54 @@ class SearchRecord:
         ]
         return [record for _, _, record in sorted(scored, key=lambda row: row[:2])]
 
+    def note(self, trial: int, wall_s: float, **event: object) -> None:
+        """Change a trial, here and on disk, at the price of one line.
+
+        Args:
+            trial: Its number; a new one is opened.
+            wall_s: Seconds the search has run.
+            event: Fields of `TrialRecord` with their new values; `epoch` instead of `epochs`:
+                the metrics of one more validation, ignored if that epoch is there already.
+
+        Raises:
+            OSError: If the disk does not take it.
+        """
+        row = {"trial": trial, "wall_s": wall_s, **event}
+        self.apply(row)
+        append_row(self.folder / EVENTS_FILE, row)
+
+    def apply(self, event: dict[str, Any]) -> None:  # Any: as JSON has it
+        """Change a trial as an event says; doing so twice does no more than once."""
+        changes = dict(event)
+        self.wall_s = changes.pop("wall_s")
+        number, epoch = changes.pop("trial"), changes.pop("epoch", None)
+        reported = changes.pop("reported", None)
+        trial = self.trials.setdefault(number, TrialRecord(number, {}))
+        if epoch is not None and epoch["epoch"] > trial.last_epoch:
+            trial.epochs.append(epoch)
+            trial.reported.append(reported)
+        for key, value in changes.items():
+            setattr(trial, key, Status(value) if key == "status" else value)
+
     def save(self) -> None:
-        """Write the record; a crash leaves the one before."""
+        """Write the whole record, events included; a crash leaves the one before.
+
+        Raises:
+            OSError: If the disk does not take it.
+        """
         content = asdict(self) | {"trials": [asdict(t) for _, t in sorted(self.trials.items())]}
         del content["folder"]
-        beside = self.folder / f"{RECORD_FILE}.new"
-        beside.write_text(json.dumps(content, indent=1) + "\n")
-        beside.replace(self.folder / RECORD_FILE)
+        write_whole(self.folder / RECORD_FILE, json.dumps(content, indent=1) + "\n")
+        (self.folder / EVENTS_FILE).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: Path) -> "SearchRecord":
         """Read the record of a search.
 
+        What is running by the files, though no process runs it, was interrupted.
+
         Returns:
-            The record as it was last saved; a search still running keeps changing it.
+            The record as of its last event; a search still running keeps changing it.
 
         Raises:
             BadInputError: If the folder holds none, or a damaged one.
@@ -139,20 +214,64 @@ class SearchRecord:
         if not file.is_file():
             raise BadInputError.single(folder, f"no search here: {RECORD_FILE} is missing")
         try:
-            content = json.loads(file.read_text())
-            trials = [TrialRecord(**_renamed(row)) for row in content.pop("trials")]
-            indexes = {name: UsedIndex(**row) for name, row in content.pop("indexes").items()}
-            content["status"] = Status(content["status"])
-            content["others"] = tuple(Objective(**row) for row in content.get("others", ()))
-            content["choose"] = Choice(**content.get("choose", {}))
-            record = cls(folder=folder.resolve(), indexes=indexes, **content)
+            # events first: where they are merged into the record meanwhile, they say it again
+            events = read_rows(folder / EVENTS_FILE)
+            record = cls._of(folder.resolve(), json.loads(file.read_text()))
+            for event in events:
+                record.apply(event)
         except (ValueError, TypeError, KeyError) as error:
             what = f"the record is damaged ({error}); restore it or run the search again"
             raise BadInputError.single(file, what) from error
+        if record.status is Status.RUNNING and not is_locked(folder):
+            record.interrupt()
+        return record
+
+    @classmethod
+    def _of(
+        cls, folder: Path, content: dict[str, Any]
+    ) -> "SearchRecord":  # Any: as JSON has it
+        trials = [TrialRecord(**_renamed(row)) for row in content.pop("trials")]
+        indexes = {name: UsedIndex(**row) for name, row in content.pop("indexes").items()}
+        content |= {
+            "status": Status(content["status"]),
+            "wall_s": content.get("wall_s") or 0.0,  # null once, where it was not known
+            "others": tuple(Objective(**row) for row in content.get("others", ())),
+            "choose": Choice(**content.get("choose", {})),
+        }
+        record = cls(folder=folder, indexes=indexes, **content)
         for trial in trials:
             trial.status = Status(trial.status)
             record.trials[trial.trial] = trial
         return record
+
+    def disk_full(self, what: object) -> DiskFullError:
+        """Return the error that says what to do where the disk is full."""
+        return DiskFullError(
+            f"search {self.search}: the disk is full ({what}); free some space, then go on "
+            f"with `ragsearch run --resume {self.search}`"
+        )
+
+    def interrupt(self) -> None:
+        """Take what runs for interrupted."""
+        self.status = Status.INTERRUPTED
+        for trial in self.trials.values():
+            if trial.status is Status.RUNNING:
+                trial.status = Status.INTERRUPTED
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file so that readers see the old one or the new one, and a crash leaves either.
+
+    Raises:
+        OSError: If the disk does not take it; the old one is left as it was.
+    """
+    beside = file.with_name(f"{file.name}.new")
+    try:
+        beside.write_text(text)
+        beside.replace(file)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def _renamed(row: dict[str, Any]) -> dict[str, Any]:  # Any: as JSON has it

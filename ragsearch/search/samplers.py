@@ -115,6 +115,7 @@ def _cma_es(spec: Spec, seed: int) -> BaseSampler:
         seed=seed,
         n_startup_trials=max(1, startup_trials(spec)),
         popsize=spec.file.search.population,
+        consider_pruned_trials=True,  # by their last score: most are stopped early
         warn_independent_sampling=False,
     )
 

@@ -5,16 +5,8 @@ order. Trial 0 is the baseline: its values are enqueued where they lie in their 
 stand as they are where they do not.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import optuna
-from ray.tune.search import Searcher
-from ray.tune.search.optuna import OptunaSearch
-from typing_extensions import override
 
-from ragsearch.search.samplers import is_used_up, make_sampler
 from ragsearch.spec import Choice, Domain, Int, Log, Ordinal, Spec, Uniform
 
 TRIAL_KEY = "trial"
@@ -27,70 +19,30 @@ VERDICT_KEY, REASON_KEY = "verdict", "reason"
 """Where a result of Tune says that the trial diverged or is infeasible, and why."""
 
 
-def make_searcher(spec: Spec, storage: str, study_name: str) -> OptunaSearch:
-    """Make the searcher that proposes the trials of a search, the baseline first.
+class Proposal:
+    """The space as Optuna's define-by-run function."""
 
-    Args:
-        spec: The search.
-        storage: Optuna storage URL; the study can be opened from it at any time.
-        study_name: Name of the study in it.
+    def __init__(self, spec: Spec) -> None:
+        self._domains = spec.domains
+        self._baseline = {path: baseline_value(spec, path) for path in spec.domains}
 
-    Returns:
-        A searcher for Ray Tune.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    metrics = [objective.metric for objective in spec.file.objectives]
-    goals = [objective.goal for objective in spec.file.objectives]
-    baseline = {path: baseline_value(spec, path) for path in spec.domains}
-    enqueued = {
-        path: _encode(domain, baseline[path])
-        for path, domain in spec.domains.items()
-        if domain.contains(baseline[path])
-    }
-    return _Searcher(
-        spec,
-        space=_Proposal(dict(spec.domains), baseline),
-        metric=metrics if len(metrics) > 1 else metrics[0],
-        mode=goals if len(goals) > 1 else goals[0],
-        points_to_evaluate=[enqueued],
-        storage=optuna.storages.RDBStorage(storage),
-        study_name=study_name,
-    )
+    def __call__(self, trial: optuna.trial.BaseTrial) -> dict[str, object]:
+        """Return the varied values of a trial, by dotted path; number 0 is the baseline."""
+        return {
+            path: self._baseline[path]
+            if trial.number == 0 and not domain.contains(self._baseline[path])
+            else _suggest(trial, path, domain)
+            for path, domain in self._domains.items()
+        }
 
-
-class _Searcher(OptunaSearch):
-    """Has a sampler of its own for each trial.
-
-    Tells Optuna of trials that diverged or are infeasible that they were pruned.
-
-    To TPE a pruned trial without a value is worse than all that have one, so that it avoids the
-    like; a failed one, as a crash is told to it, it leaves out of account.
-    """
-
-    def __init__(self, spec: Spec, **settings: Any) -> None:  # noqa: ANN401 - as Tune has it
-        super().__init__(**settings)
-        self._spec = spec
-
-    @override
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        study: optuna.Study = self._ot_study  # type: ignore[assignment] # set up as it is made
-        if is_used_up(self._spec, study):
-            return Searcher.FINISHED  # type: ignore[return-value] # as Ray has it
-        study.sampler = make_sampler(self._spec, len(self._ot_trials))
-        return super().suggest(trial_id)
-
-    def on_pause(self, trial_id: str) -> None:
-        """Take note of nothing: a paused trial is as much under way as a running one."""
-
-    def on_unpause(self, trial_id: str) -> None:
-        """Take note of nothing."""
-
-    @override
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        is_bad = result is not None and VERDICT_KEY in result
-        super().on_trial_complete(trial_id, None if is_bad else result, error)
+    def first_points(self) -> list[dict[str, object]]:
+        """Return Optuna's parameters of the trials that come before any that is drawn."""
+        baseline = {
+            path: encode(domain, self._baseline[path])
+            for path, domain in self._domains.items()
+            if domain.contains(self._baseline[path])
+        }
+        return [baseline]
 
 
 def baseline_value(spec: Spec, path: str) -> object:
@@ -101,24 +53,7 @@ def baseline_value(spec: Spec, path: str) -> object:
     return value
 
 
-@dataclass(frozen=True)
-class _Proposal:
-    """The space as Optuna's define-by-run function; a class, since Tune pickles it."""
-
-    domains: Mapping[str, Domain]
-    baseline: Mapping[str, object]
-
-    def __call__(self, trial: optuna.Trial) -> dict[str, object]:
-        config: dict[str, object] = {TRIAL_KEY: trial.number}
-        for path, domain in self.domains.items():
-            if trial.number == 0 and not domain.contains(self.baseline[path]):
-                config[path] = self.baseline[path]
-            else:
-                config[path] = _suggest(trial, path, domain)
-        return config
-
-
-def _suggest(trial: optuna.Trial, path: str, domain: Domain) -> object:
+def _suggest(trial: optuna.trial.BaseTrial, path: str, domain: Domain) -> object:
     match domain:
         case Log(low, high):
             return trial.suggest_float(path, low, high, log=True)
@@ -132,5 +67,6 @@ def _suggest(trial: optuna.Trial, path: str, domain: Domain) -> object:
             return options[trial.suggest_int(path, 0, len(options) - 1)]
 
 
-def _encode(domain: Domain, value: object) -> object:
+def encode(domain: Domain, value: object) -> object:
+    """Return what Optuna calls a value of a domain."""
     return domain.options.index(value) if isinstance(domain, Ordinal) else value

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +56,8 @@ class TrialJob:
     """The folder of the trials' folders."""
     tokens: Path | None = None
     """The folder of passages' tokens; a trial that finds none there for it reads texts."""
+    resumable: Mapping[int, Path] = field(default_factory=dict)
+    """Checkpoints that trials go on from, by the number of the trial."""
 
 
 def folder_name(number: object) -> str:
@@ -66,15 +68,18 @@ def folder_name(number: object) -> str:
 def run_trial(config: dict[str, object], job: TrialJob) -> None:
     """Fine-tune one configuration, with all its workers, and report each validation to Tune.
 
-    A trial that diverges or has not enough memory ends with a report of that.
+    A trial that diverges, has not enough memory or finds the disk full ends with a report of
+    that.
     """
+    from safetensors import SafetensorError
+
     from ragsearch.search.workers import workers_of_trial
 
     train = partial(_train, config, job)
     try:
         with workers_of_trial(job.spec.file.resources.per_trial, train) as workers:
             train(workers)
-    except (RagsearchError, RuntimeError, MemoryError) as error:
+    except (RagsearchError, RuntimeError, MemoryError, OSError, SafetensorError) as error:
         ending = verdict_on(error)
         if ending is None:
             raise

@@ -6,6 +6,6 @@ and how it gets into MLflow.
 """
 
 from ragsearch.tracking.search_run import SearchRun
-from ragsearch.tracking.trials import TrialRuns
+from ragsearch.tracking.trials import Known, TrialRuns
 
-__all__ = ["SearchRun", "TrialRuns"]
+__all__ = ["Known", "SearchRun", "TrialRuns"]

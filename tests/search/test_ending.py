@@ -1,10 +1,12 @@
 """How trials end: constraints, errors, what Tune says of them."""
 
+import errno
 import re
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from ragsearch.errors import BadInputError
 from ragsearch.search.ending import Ending, broken, ending_of, verdict_on
@@ -81,24 +83,38 @@ def test_any_other_error_is_a_crash(error):
     assert verdict_on(error) is None
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+        chained(RuntimeError("cannot be saved"), OSError(errno.ENOSPC, "No space")),
+    ],
+)
+def test_a_full_disk_says_nothing_of_a_trial_which_can_go_on(error):
+    ending = verdict_on(error)
+
+    assert ending.status is Status.INTERRUPTED
+    assert "isk" in ending.reason or "space" in ending.reason
+
+
 INFEASIBLE = Ending(Status.INFEASIBLE, "out of memory")
 
 
 @pytest.mark.parametrize(
-    ("result", "by_search", "ending"),
+    ("result", "ending"),
     [
-        ({"is_last": True}, False, Ending(Status.FINISHED)),
-        ({"is_last": True}, True, Ending(Status.FINISHED)),
-        ({"is_last": False}, False, Ending(Status.STOPPED_EARLY)),
-        ({"is_last": False}, True, Ending(Status.INTERRUPTED)),
-        (None, False, Ending(Status.STOPPED_EARLY)),
-        ({"is_last": True} | INFEASIBLE.as_result(), True, INFEASIBLE),
+        ({"is_last": True}, Ending(Status.FINISHED)),
+        ({"is_last": False}, Ending(Status.STOPPED_EARLY)),
+        (None, Ending(Status.STOPPED_EARLY)),
+        ({"is_last": True} | INFEASIBLE.as_result(), INFEASIBLE),
     ],
 )
-def test_a_trial_ended_as_its_last_result_says(result, by_search, ending):
+def test_a_trial_ended_as_its_last_result_says(result, ending):
     trial = SimpleNamespace(last_result=result, error_file=None)
 
-    assert ending_of(lambda: by_search, trial, failed=False) == ending
+    assert ending_of(trial, failed=False) == ending
 
 
 def test_a_crash_is_explained_by_the_last_line_of_its_error(tmp_path):
@@ -108,4 +124,4 @@ def test_a_crash_is_explained_by_the_last_line_of_its_error(tmp_path):
     told = ((str(file), "ValueError: out of luck"), (None, "its process died"))
     for error_file, reason in told:
         trial = SimpleNamespace(last_result=INFEASIBLE.as_result(), error_file=error_file)
-        assert ending_of(lambda: False, trial, failed=True) == (Status.FAILED, reason)
+        assert ending_of(trial, failed=True) == (Status.FAILED, reason)

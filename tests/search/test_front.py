@@ -91,6 +91,7 @@ def test_nothing_is_chosen_where_no_trial_reported(tmp_path):
 
 def test_objectives_and_the_choice_are_loaded_as_they_were_saved(tmp_path):
     record = record_of(tmp_path, POINTS, Choice(0.01, LATENCY))
+    record.status = Status.FINISHED
     record.save()
 
     assert SearchRecord.load(tmp_path) == record

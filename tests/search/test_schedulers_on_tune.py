@@ -11,15 +11,13 @@ from ray import tune
 
 from ragsearch.search.automatic import most_trials
 from ragsearch.search.cluster import cluster
+from ragsearch.search.progress import EndOfSearch
 from ragsearch.search.scheduler import make_scheduler
-from ragsearch.search.space import TRIAL_KEY, make_searcher
+from ragsearch.search.searcher import StudySearcher
+from ragsearch.search.space import TRIAL_KEY
+from ragsearch.search.study import SearchStudy
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.slow,
-    # a trial that goes on from another may validate an epoch again
-    pytest.mark.filterwarnings("ignore:The reported value is ignored"),
-]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 RATE = "optim.learning_rate"
 
@@ -76,7 +74,9 @@ def watched(space_of, tmp_path):
                 tune.with_parameters(follow_a_curve, n_epochs=n_epochs), {"cpu": 1}
             ),
             tune_config=tune.TuneConfig(
-                search_alg=make_searcher(spec, f"sqlite:///{tmp_path}/study.db", "study"),
+                search_alg=StudySearcher(
+                    spec, SearchStudy(spec, tmp_path), (), EndOfSearch(None)
+                ),
                 scheduler=make_scheduler(spec),
                 num_samples=most_trials(spec),
                 reuse_actors=True,
