@@ -46,7 +46,6 @@ def make_scheduler(spec: Spec) -> TrialScheduler:
                 metric,
                 goal,
                 grace_period=settings.min,
-                min_time_slice=longest(spec),  # else it would pause trials to start others
             )
         case "pbt" | "pb2":
             return make_population(spec, name)
@@ -116,6 +115,12 @@ class _Median(_BaselineKeeper, MedianStoppingRule):
     A trial is stopped whose best score so far is below the median of the running means that at
     least three others had by then.
     """
+
+    @override
+    def _on_insufficient_samples(
+        self, tune_controller: TuneController, trial: Trial, time: float
+    ) -> str:
+        return TrialScheduler.CONTINUE  # Ray may pause trials here, to start others
 
 
 class _HyperBand(HyperBandForBOHB):
