@@ -19,7 +19,8 @@ The map: the packages in the order the data travels, each with its modules in th
                   placement gauges actors lease routes local client start alias info pool
     training    one trial: question to hits to contexts to marginal loss, fit and scored
                   parts encoder_only lora model contexts tokens pipeline loss encoded decode
-                  metrics workers evaluation latency collapse optimizer module trace fit
+                  metrics workers evaluation latency collapse optimizer module origin randomness
+                  state trace fit
     tracking    MLflow: a run a search, a run a trial
                   search_run trials child
     search      many trials: planned, proposed, stopped, recorded

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -23,7 +23,7 @@ from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.store import Passage
 from ragsearch.search.ending import Ending, broken, verdict_on
 from ragsearch.search.space import LAST_KEY, TRIAL_KEY
-from ragsearch.spec import LATENCY, ConstraintSection, Spec, TrialSection
+from ragsearch.spec import LATENCY, SpaceFile, Spec, TrialSection
 from ragsearch.spec.trial import RAG_TYPES
 from ragsearch.training.trace import TRACE_FILE, traced
 
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from ragsearch.retrieval.retriever import Retriever
     from ragsearch.training.fit import EpochReport
     from ragsearch.training.workers import Workers
+
+
+STATE_FOLDER = "state"
+"""Where in a checkpoint is what a trial needs to go on from it."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def run_trial(config: dict[str, object], job: TrialJob) -> None:
 
     from ragsearch.search.workers import workers_of_trial
 
-    train = partial(_train, config, job)
+    train = partial(_train, config, job, _state_before(config, job))
     try:
         with workers_of_trial(job.spec.file.resources.per_trial, train) as workers:
             train(workers)
@@ -86,7 +90,21 @@ def run_trial(config: dict[str, object], job: TrialJob) -> None:
         _report_ending(ending, job.spec.file.objectives[0].metric)
 
 
-def _train(config: dict[str, object], job: TrialJob, workers: "Workers") -> None:
+def _state_before(config: Mapping[str, object], job: TrialJob) -> Path | None:
+    """Return where the state is that a trial goes on from; None where it starts."""
+    from ray import tune
+
+    if (checkpoint := tune.get_checkpoint()) is not None:
+        return Path(checkpoint.path, STATE_FOLDER)
+    number = config[TRIAL_KEY]
+    assert isinstance(number, int), "trials are numbered"
+    before = job.resumable.get(number)
+    return None if before is None else before / STATE_FOLDER
+
+
+def _train(
+    config: dict[str, object], job: TrialJob, resume: Path | None, workers: "Workers"
+) -> None:
     """Be one worker of a trial; the first one reports."""
     import torch
 
@@ -107,11 +125,13 @@ def _train(config: dict[str, object], job: TrialJob, workers: "Workers") -> None
             trial,
             questions,
             retriever,
-            _Reports(file.constraints) if workers.rank == 0 else lambda _: None,
+            _Reports(file) if workers.rank == 0 else lambda _: None,
             objective=file.objectives[0],
             seed=file.seed,
             workers=workers,
             tokens=job.tokens,
+            resume=resume,
+            mutable=file.search.scheduler.mutable,
             times_answers=file.measures(LATENCY),
         )
 
@@ -119,22 +139,23 @@ def _train(config: dict[str, object], job: TrialJob, workers: "Workers") -> None
 class _Reports:
     """Tells Tune of each validation; after one that breaks a constraint all say infeasible."""
 
-    def __init__(self, constraints: Iterable[ConstraintSection]) -> None:
-        self._constraints = tuple(constraints)
+    def __init__(self, file: SpaceFile) -> None:
+        self._constraints = file.constraints
+        # one that went on from another had none of that one's epochs, and so not its best one
+        self._saves_each = bool(file.search.scheduler.mutable)
         self._ending: Ending | None = None
 
     def __call__(self, state: "EpochReport") -> None:
-        """Report an epoch, with its model if it is the best yet."""
+        """Report an epoch, with its state, and its model if it is the best yet."""
         from ray import tune
 
         self._ending = self._ending or broken(self._constraints, state.metrics, state.epoch)
         result = state.metrics | {"epoch": state.epoch, LAST_KEY: state.is_last}
         told = result | self._ending.as_result() if self._ending else result
-        if not state.is_best:
-            tune.report(told)
-            return
         with tempfile.TemporaryDirectory(prefix="ragsearch-") as folder:
-            state.save(Path(folder))
+            if state.is_best or self._saves_each:
+                state.save(Path(folder))
+            state.save_state(Path(folder, STATE_FOLDER))
             tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
 
 

@@ -25,7 +25,9 @@ from ragsearch.spec import ObjectiveSection, TrialSection
 from ragsearch.training.loss import DivergedError
 from ragsearch.training.model import TrialModel, assemble
 from ragsearch.training.module import RagModule, Step
+from ragsearch.training.origin import origin_of
 from ragsearch.training.pipeline import Pipeline
+from ragsearch.training.state import Keeper, Progress, open_state
 from ragsearch.training.tokens import PassageTokens, open_tokens
 from ragsearch.training.workers import Workers
 
@@ -51,6 +53,8 @@ class EpochReport:
     """The trial ends with it: at `max_epochs`, or because its patience is at an end."""
     save: Callable[[Path], None]
     """Write the model as it is now into a folder."""
+    save_state: Callable[[Path], None]
+    """Write what `fit_trial` needs to go on from here into a folder."""
 
 
 def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
@@ -63,9 +67,14 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     seed: int,
     workers: Workers = Workers(),
     tokens: Path | None = None,
+    resume: Path | None = None,
+    mutable: Sequence[str] = (),
     times_answers: bool = False,
 ) -> None:
     """Fine-tune one configuration and report after every epoch.
+
+    A trial that was interrupted after an epoch and goes on from it reports what it would have
+    reported without the interruption, times aside.
 
     Args:
         trial: The configuration.
@@ -78,30 +87,41 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
             same.
         tokens: Where `write_tokens` put tokens of passages; those of this trial's index and
             tokenizer are read if they are there.
+        resume: Where a report of this trial saved its state: it goes on after that epoch. None
+            starts it.
+        mutable: Paths in the trial whose values may be others than those of that state.
         times_answers: Whether each validation also measures `val/latency_ms_p95`.
 
     Raises:
+        BadInputError: If the state is damaged, or not of this trial.
         DivergedError: If a loss or the question encoder's output is no longer finite, or the
             validation loss far above that of guessing.
     """
     train, val = questions
+    origin = origin_of(
+        trial, questions, retriever, workers, seed=seed, objective=objective.model_dump()
+    )
+    order = torch.Generator().manual_seed(seed)
+    before = None if resume is None else open_state(resume, origin, mutable)
+    keeper = Keeper(origin, order, before)
+    if keeper.so_far.is_over:
+        return
     pl.seed_everything(seed, verbose=False)
     model = assemble(trial)
     if workers.rank:
         torch.manual_seed(seed + workers.rank)  # dropout of its own, on questions of its own
     pipeline = Pipeline(model, retriever, _tokens(tokens, model, retriever))
-    module = RagModule(pipeline, workers, times_answers=times_answers)
-    reporter = _Reporter(model, module, objective, report)
+    module = RagModule(pipeline, workers, keeper.so_far.done, times_answers=times_answers)
     fit_module(
         module,
-        Steps(_loader(train, trial.optim.effective_batch, seed), workers),
+        Steps(_loader(train, trial.optim.effective_batch, order), workers),
         Shares(_loader(val, workers.n * trial.train.eval_batch_size), workers),
-        reporter,
+        _Reporter(module, objective, report, keeper),
     )
 
 
 def fit_module(module: RagModule, train: "Steps", val: "Shares", watcher: pl.Callback) -> None:
-    """Train a module for its trial's epochs, each followed by a validation.
+    """Train a module for its trial's epochs that are left, each followed by a validation.
 
     Args:
         module: Its pipeline is closed at the end.
@@ -112,9 +132,10 @@ def fit_module(module: RagModule, train: "Steps", val: "Shares", watcher: pl.Cal
     Raises:
         DivergedError: If a loss or the question encoder's output is no longer finite.
     """
-    pipeline = module.pipeline
+    pipeline, trial = module.pipeline, module.pipeline.model.trial
+    n_left = trial.train.max_epochs - module.done.epochs
     with _quiet(), closing(pipeline):
-        _trainer(pipeline.model.trial, watcher).fit(module, train, val)
+        _trainer(trial, n_left, watcher).fit(module, train, val)
 
 
 def _tokens(
@@ -137,14 +158,14 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _trainer(trial: TrialSection, reporter: pl.Callback) -> pl.Trainer:
+def _trainer(trial: TrialSection, n_epochs: int, watcher: pl.Callback) -> pl.Trainer:
     return pl.Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=1,
         precision=trial.train.precision,
-        max_epochs=trial.train.max_epochs,
+        max_epochs=n_epochs,
         num_sanity_val_steps=0,
-        callbacks=[reporter],
+        callbacks=[watcher],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -153,13 +174,12 @@ def _trainer(trial: TrialSection, reporter: pl.Callback) -> pl.Trainer:
 
 
 def _loader(
-    questions: Sequence[Question], batch_size: int, seed: int | None = None
+    questions: Sequence[Question], batch_size: int, order: torch.Generator | None = None
 ) -> DataLoader[list[Question]]:
-    order = None if seed is None else torch.Generator().manual_seed(seed)
     return DataLoader(
         cast("Dataset[list[Question]]", list(questions)),  # a list does all a `Dataset` does
         batch_size=batch_size,
-        shuffle=seed is not None,
+        shuffle=order is not None,
         generator=order,
         collate_fn=list,
     )
@@ -199,31 +219,51 @@ class Steps:
 
 
 class _Reporter(pl.Callback):
+    """Reports each validation; before the first one, has a trial go on from where it was."""
+
     def __init__(
         self,
-        model: TrialModel,
         module: RagModule,
         objective: ObjectiveSection,
         report: Callable[[EpochReport], None],
+        keeper: Keeper,
     ) -> None:
-        self._model, self._module, self._report = model, module, report
+        self._model, self._module, self._report = module.pipeline.model, module, report
         self._metric = objective.metric
         self._sign = 1.0 if objective.goal == "max" else -1.0
-        self._best = -math.inf
-        self._n_worse = 0
+        self._keeper, self._so_far = keeper, keeper.so_far
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._keeper.restore(self._module)
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = dict(self._module.epoch_metrics)
         self._check(metrics["val/nll"])
-        score = self._sign * metrics[self._metric]
-        is_best = score > self._best
-        self._best = max(score, self._best)
-        self._n_worse = 0 if is_best else self._n_worse + 1
-        epoch, settings = trainer.current_epoch + 1, self._model.trial.train
-        trainer.should_stop = self._n_worse == settings.early_stopping_patience
-        is_last = trainer.should_stop or epoch == settings.max_epochs
-        self._report(EpochReport(epoch, metrics, is_best, is_last, self._model.save))
+        score, before = self._sign * metrics[self._metric], self._so_far
+        is_best = score > before.best
+        n_worse = 0 if is_best else before.n_worse + 1
+        epoch = self._module.done.epochs + trainer.current_epoch + 1
+        settings = self._model.trial.train
+        trainer.should_stop = n_worse == settings.early_stopping_patience
+        self._so_far = Progress(
+            epoch,
+            self._module.schedule.last_epoch,
+            max(score, before.best),
+            n_worse,
+            is_over=trainer.should_stop or epoch == settings.max_epochs,
+        )
+        self._report(
+            EpochReport(
+                epoch,
+                metrics,
+                is_best,
+                self._so_far.is_over,
+                self._model.save,
+                self._keeper.keep(self._module, self._so_far),
+            )
+        )
 
     def _check(self, nll: float) -> None:
         guessing = math.log(self._model.generator.config.vocab_size)

@@ -45,17 +45,33 @@ class Step(NamedTuple):
     """Those of the next step of this epoch; None at its end."""
 
 
+class Done(NamedTuple):
+    """What a trial has behind it when Lightning starts to train it."""
+
+    epochs: int
+    steps: int
+
+
+_NOTHING = Done(epochs=0, steps=0)
+
+
 class RagModule(pl.LightningModule):
     """Trains a pipeline's model through the marginal loss.
 
     Args:
         pipeline: What is trained.
         workers: Who trains it together, each on its share of every batch.
+        done: What it has behind it, of which Lightning is to know nothing.
         times_answers: Whether each validation also measures latency.
     """
 
     def __init__(
-        self, pipeline: Pipeline, workers: Workers = Workers(), *, times_answers: bool = False
+        self,
+        pipeline: Pipeline,
+        workers: Workers = Workers(),
+        done: Done = _NOTHING,
+        *,
+        times_answers: bool = False,
     ) -> None:
         super().__init__()
         # Lightning's own accumulation averages averages; here every token weighs the same.
@@ -64,12 +80,14 @@ class RagModule(pl.LightningModule):
         self.pipeline = pipeline
         self.workers = workers
         self.times_answers = times_answers
+        self.done = done
+        self.hits_before: list[Hits] | None = None
+        """What was found for the validation questions of this worker before training."""
         self.epoch_metrics: dict[str, float] = {}
         self._ahead: Future[Found] | None = None
         self._losses: list[tuple[float, float]] = []
         self._encoder_norms: list[Tensor] = []
         self._examples: list[Example] = []
-        self._hits_before: list[Hits] = []
         self._epoch_started = 0.0
 
     @override
@@ -99,7 +117,7 @@ class RagModule(pl.LightningModule):
         self.workers.sum_gradients(self.network.parameters())
         self._losses.append((total, n_tokens))
         optimizer.step()
-        cast("LRScheduler", self.lr_schedulers()).step()
+        self.schedule.step()
 
     def _leave_gradients(
         self, texts: list[str], retrieved: Retrieved, labels: Labels, n_tokens: float
@@ -192,11 +210,11 @@ class RagModule(pl.LightningModule):
     def on_train_start(self) -> None:
         """Note what is found for the validation questions before anything is trained."""
         batches = self.trainer.val_dataloaders
-        if self.pipeline.retriever is None or batches is None:
+        if self.pipeline.retriever is None or batches is None or self.hits_before is not None:
             return
         self.pipeline.model.stop_training()
         with self.trainer.precision_plugin.val_step_context():  # as validation encodes them
-            self._hits_before = hits_of(self.pipeline, batches)
+            self.hits_before = hits_of(self.pipeline, batches)
 
     @override
     def on_train_epoch_start(self) -> None:
@@ -233,7 +251,7 @@ class RagModule(pl.LightningModule):
         reads_passages = self.pipeline.retriever is not None
         summary = summarise(self._examples, recall=reads_passages, workers=self.workers)
         if reads_passages:
-            summary |= collapse_signs(self._examples, self._hits_before, self.workers)
+            summary |= collapse_signs(self._examples, self.hits_before or [], self.workers)
         self.epoch_metrics |= {f"val/{name}": value for name, value in summary.items()}
         if self.times_answers:
             questions = [example.question for example in self._examples]
@@ -245,7 +263,17 @@ class RagModule(pl.LightningModule):
         """Return an optimiser of up to four groups, its learning rate changing every step."""
         optim = self.pipeline.model.trial.optim
         optimizer = make_optimizer(parameter_groups(self.network, optim), optim)
-        n_steps = int(self.trainer.estimated_stepping_batches)
+        n_steps = self.done.steps + int(self.trainer.estimated_stepping_batches)
         return OptimizerLRSchedulerConfig(
             optimizer=optimizer, lr_scheduler=make_schedule(optimizer, optim, n_steps)
         )
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser itself, without what Lightning wraps it in."""
+        return cast("torch.optim.Optimizer", self.optimizers(use_pl_optimizer=False))
+
+    @property
+    def schedule(self) -> LRScheduler:
+        """What moves its learning rates."""
+        return cast("LRScheduler", self.lr_schedulers())

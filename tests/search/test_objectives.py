@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from ragsearch.search.front import chosen, front
 from ragsearch.search.record import SearchRecord
-from tests.command import ragsearch
+from tests.command import ragsearch, try_ragsearch
 from tests.search.conftest import space_content
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -29,10 +29,11 @@ def test_a_search_with_two_objectives_ends_with_a_front_and_exports_the_chosen_t
     )
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(content))
 
-    said = ragsearch("run", "space.yaml", cwd=tmp_path)
+    done = try_ragsearch("run", "space.yaml", cwd=tmp_path)
 
-    assert "searcher  grid, as all 2 points of the space fit into the budget" in said
-    assert "scheduler none, as rungs by the first objective would cut" in said
+    assert done.returncode == 0, done.stderr
+    assert "searcher  grid, as all 2 points of the space fit into the budget" in done.stderr
+    assert "scheduler none, as rungs by the first objective would cut" in done.stderr
     (folder,) = (tmp_path / "runs").glob("tiny-*")
     record = SearchRecord.load(folder)
     assert sorted(trial.params["retrieval.n_docs"] for trial in record.trials.values()) == [
@@ -46,7 +47,7 @@ def test_a_search_with_two_objectives_ends_with_a_front_and_exports_the_chosen_t
     trials = json.loads(ragsearch("trials", "--json", cwd=tmp_path))
     assert trials["chosen"] == best
     assert {trial["trial"] for trial in trials["trials"] if trial["front"]} == on_it
-    assert f"front   trials {', '.join(str(t.trial) for t in front(record))}" in said
+    assert f"front   trials {', '.join(str(t.trial) for t in front(record))}" in done.stdout
     ragsearch("export", "--to", "best", cwd=tmp_path)
     assert json.loads((tmp_path / "best" / "manifest.json").read_text())["trial"] == best
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
