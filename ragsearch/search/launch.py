@@ -6,6 +6,7 @@ Importing this imports Ray, so `cluster.prepare` comes first.
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -91,6 +92,8 @@ def run_trials(
             tuner.fit()
         record.wall_s = end.used_s
         _close(record, end)
+        if scheduler_of(spec).name in POPULATION_BASED:
+            _drop_donors(record)
 
 
 def _close(record: SearchRecord, end: EndOfSearch) -> None:
@@ -101,6 +104,15 @@ def _close(record: SearchRecord, end: EndOfSearch) -> None:
         record.status = Status.FINISHED if record.ranked() else Status.FAILED
     if end.disk_full is not None:
         raise record.disk_full(end.disk_full)
+
+
+def _drop_donors(record: SearchRecord) -> None:
+    """Remove checkpoints that a population kept for others: neither a best nor a last one."""
+    for number, trial in record.trials.items():
+        kept = {trial.checkpoint, trial.last_checkpoint}
+        for folder in (record.tune_folder / folder_name(number)).glob("checkpoint_*"):
+            if str(folder.relative_to(record.folder)) not in kept:
+                shutil.rmtree(folder)
 
 
 def resumable(record: SearchRecord) -> dict[int, Path]:

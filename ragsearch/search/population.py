@@ -27,9 +27,6 @@ from ragsearch.spec import Domain, Log, Spec, Uniform
 
 log = logging.getLogger(__name__)
 
-SCHEDULE = "schedule/"
-"""What values that change while a trial runs are called among its metrics."""
-
 Config = dict[str, Any]  # Any: as Tune has it
 
 
@@ -94,8 +91,6 @@ class _Population(PopulationBasedTraining):
     ) -> str:
         if VERDICT_KEY in result:
             return TrialScheduler.CONTINUE
-        # before they change: record and MLflow have them with each epoch
-        result |= {f"{SCHEDULE}{path}": trial.config[path] for path in self._mutable}
         return super().on_trial_result(tune_controller, trial, result)
 
     @override

@@ -115,9 +115,7 @@ class Bookkeeper(tune.Callback):
         """Open a record, or go on with one."""
         number, params = trial.config[TRIAL_KEY], varied(trial.config)
         known = self._record.trials.get(number)
-        found: dict[str, object] = {"params": params}
-        if known is not None:
-            found = {} if params == known.params else {"changed": params}
+        found = {"params": params} if known is None else {}
         self._note(trial, status=Status.RUNNING, **found)
         if known is not None and known.epochs:
             log.info("trial %d goes on after epoch %d", number, known.last_epoch)
@@ -159,12 +157,15 @@ class Bookkeeper(tune.Callback):
             return {}
         assert trial.path is not None  # a trial that reported has a folder
         folder = str(Path(trial.path, saved).relative_to(self._record.folder))
-        metric = self._record.metric
+        metric, record = self._record.metric, self._of(trial)
+        values = varied(result["config"])  # that it ran with: `trial.config` is ahead of it
         found: dict[str, object] = {"last_checkpoint": folder}
-        before = self._record.best_epoch(self._of(trial))
+        if values != (record.changed or record.params):
+            found["changed"] = values
+        before = self._record.best_epoch(record)
         sign = 1.0 if self._record.goal == "max" else -1.0
         if before is None or sign * result[metric] > sign * before[metric]:
-            found |= {"checkpoint": folder, "params": varied(result["config"])}
+            found |= {"checkpoint": folder, "params": values}
         return found
 
     @override

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from ragsearch.training.workers import Workers
 
 
+SCHEDULE = "schedule/"
+"""What values that PBT or PB2 may change are called among the metrics of each epoch."""
+
 STATE_FOLDER = "state"
 """Where in a checkpoint is what a trial needs to go on from it."""
 
@@ -125,7 +128,7 @@ def _train(
             trial,
             questions,
             retriever,
-            _Reports(file) if workers.rank == 0 else lambda _: None,
+            _Reports(file, config) if workers.rank == 0 else lambda _: None,
             objective=file.objectives[0],
             seed=file.seed,
             workers=workers,
@@ -139,10 +142,11 @@ def _train(
 class _Reports:
     """Tells Tune of each validation; after one that breaks a constraint all say infeasible."""
 
-    def __init__(self, file: SpaceFile) -> None:
+    def __init__(self, file: SpaceFile, config: Mapping[str, object]) -> None:
         self._constraints = file.constraints
-        # one that went on from another had none of that one's epochs, and so not its best one
-        self._saves_each = bool(file.search.scheduler.mutable)
+        self._schedule = {
+            f"{SCHEDULE}{path}": config[path] for path in file.search.scheduler.mutable
+        }
         self._ending: Ending | None = None
 
     def __call__(self, state: "EpochReport") -> None:
@@ -150,10 +154,13 @@ class _Reports:
         from ray import tune
 
         self._ending = self._ending or broken(self._constraints, state.metrics, state.epoch)
-        result = state.metrics | {"epoch": state.epoch, LAST_KEY: state.is_last}
+        result = (
+            state.metrics | self._schedule | {"epoch": state.epoch, LAST_KEY: state.is_last}
+        )
         told = result | self._ending.as_result() if self._ending else result
         with tempfile.TemporaryDirectory(prefix="ragsearch-") as folder:
-            if state.is_best or self._saves_each:
+            # one that went on from another has none of that one's epochs, nor its best one
+            if state.is_best or self._schedule:
                 state.save(Path(folder))
             state.save_state(Path(folder, STATE_FOLDER))
             tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))

@@ -56,6 +56,7 @@ def test_trials_go_on_from_others_with_their_weights_and_changed_values(tiny, tm
     for trial in record.trials.values():
         assert [epoch["epoch"] for epoch in trial.epochs] == [1, 2, 3]
         best = record.best_epoch(trial)
+        assert len(list((folder / trial.checkpoint).parent.glob("checkpoint_*"))) <= 2
         assert trial.params[RATE] == best[f"schedule/{RATE}"]
         saved = json.loads((folder / trial.checkpoint / "trial.json").read_text())
         assert saved["trial"]["optim"]["learning_rate"] == trial.params[RATE]
