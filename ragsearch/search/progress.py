@@ -16,7 +16,7 @@ from typing_extensions import override
 from ragsearch.search.ending import ending_of, is_disk_full
 from ragsearch.search.record import SearchRecord, Status, TrialRecord
 from ragsearch.search.space import LAST_KEY, REASON_KEY, TRIAL_KEY, VERDICT_KEY
-from ragsearch.search.trainable import varied
+from ragsearch.search.trainable import VALUES_KEY, varied
 from ragsearch.spec import Spec
 from ragsearch.tracking.trials import metrics_of
 
@@ -158,7 +158,7 @@ class Bookkeeper(tune.Callback):
         assert trial.path is not None  # a trial that reported has a folder
         folder = str(Path(trial.path, saved).relative_to(self._record.folder))
         metric, record = self._record.metric, self._of(trial)
-        values = varied(result["config"])  # that it ran with: `trial.config` is ahead of it
+        values = result.get(VALUES_KEY) or varied(trial.config)  # which PBT changes before
         found: dict[str, object] = {"last_checkpoint": folder}
         if values != (record.changed or record.params):
             found["changed"] = values

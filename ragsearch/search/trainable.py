@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from ragsearch.training.workers import Workers
 
 
+VALUES_KEY = "values"
+"""Where a result of Tune has the values it came of, where they may have changed since."""
+
 SCHEDULE = "schedule/"
 """What values that PBT or PB2 may change are called among the metrics of each epoch."""
 
@@ -147,6 +150,7 @@ class _Reports:
         self._schedule = {
             f"{SCHEDULE}{path}": config[path] for path in file.search.scheduler.mutable
         }
+        self._values = {VALUES_KEY: varied(config)} if self._schedule else {}
         self._ending: Ending | None = None
 
     def __call__(self, state: "EpochReport") -> None:
