@@ -158,9 +158,8 @@ class _Reports:
         from ray import tune
 
         self._ending = self._ending or broken(self._constraints, state.metrics, state.epoch)
-        result = (
-            state.metrics | self._schedule | {"epoch": state.epoch, LAST_KEY: state.is_last}
-        )
+        result = state.metrics | self._schedule | self._values
+        result |= {"epoch": state.epoch, LAST_KEY: state.is_last}
         told = result | self._ending.as_result() if self._ending else result
         with tempfile.TemporaryDirectory(prefix="ragsearch-") as folder:
             # one that went on from another has none of that one's epochs, nor its best one
