@@ -2,8 +2,8 @@
 
 Jaderberg et al. 2017 (arXiv 1711.09846), Parker-Holder et al. 2020 (arXiv 2002.02518). A trial
 that goes on from another takes over its weights, its optimiser and its values, and those of
-`search.scheduler.mutable` changed; it keeps its number. The baseline is gone on from like any
-other, and never changed itself.
+`search.scheduler.mutable` changed; it keeps its number. Trials wait for each other before they
+are compared. The baseline is gone on from like any other, and never changed itself.
 """
 
 import copy
@@ -22,7 +22,7 @@ from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from ray.tune.schedulers.pb2 import PB2
 from typing_extensions import override
 
-from ragsearch.search.space import TRIAL_KEY, VERDICT_KEY
+from ragsearch.search.space import LAST_KEY, TRIAL_KEY, VERDICT_KEY
 from ragsearch.spec import Domain, Log, Spec, Uniform
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ def make_population(spec: Spec, name: str) -> TrialScheduler:
         "mode": objective.goal,
         "perturbation_interval": settings.interval,
         "log_config": False,  # the record has it
+        "synch": True,  # with few trials at a time, the best would be compared far ahead
     }
     if name == "pb2":
         return _Pb2(domains, shared)
@@ -89,9 +90,36 @@ class _Population(PopulationBasedTraining):
     def on_trial_result(
         self, tune_controller: TuneController, trial: Trial, result: Config
     ) -> str:
-        if VERDICT_KEY in result:
-            return TrialScheduler.CONTINUE
+        if VERDICT_KEY in result or result.get(LAST_KEY):
+            return TrialScheduler.CONTINUE  # one that is over goes on from nobody
         return super().on_trial_result(tune_controller, trial, result)
+
+    @override
+    def _checkpoint_or_exploit(
+        self,
+        trial: Trial,
+        tune_controller: TuneController,
+        upper_quantile: list[Trial],
+        lower_quantile: list[Trial],
+    ) -> None:
+        # from one that is behind, epochs would come again, in the place of those recorded
+        so_far = self._trial_state[trial].last_train_time
+        ahead = [
+            one for one in upper_quantile if self._trial_state[one].last_train_time >= so_far
+        ]
+        worst = lower_quantile if ahead else []
+        best = ahead if trial in worst else upper_quantile
+        super()._checkpoint_or_exploit(trial, tune_controller, best, worst)
+
+    @override
+    def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
+        chosen = super().choose_trial_to_run(tune_controller)
+        trials: list[Trial] = tune_controller.get_trials()  # type: ignore[no-untyped-call]
+        waiting = {trial.status for trial in trials} - {Trial.TERMINATED, Trial.ERROR}
+        if chosen is None and waiting == {Trial.PAUSED}:  # the one they waited for has ended
+            self._next_perturbation_sync += self._perturbation_interval
+            return super().choose_trial_to_run(tune_controller)
+        return chosen
 
     @override
     def _exploit(
