@@ -26,6 +26,7 @@ from ragsearch.results.bundle import (
 )
 from ragsearch.results.card import write_card
 from ragsearch.results.leaderboard import BASELINE, find_search
+from ragsearch.search.front import chosen
 from ragsearch.search.record import SearchRecord, TrialRecord
 
 _COPIED = (
@@ -77,15 +78,14 @@ def export_best(
 
 
 def _choose(record: SearchRecord, trial: int | None) -> TrialRecord:
-    ranked = record.ranked()
     if trial is None:
-        if not ranked:
+        if (best := chosen(record)) is None:
             what = (
                 f"no feasible trial reported {record.metric}, so there is nothing to export; "
                 f"see `ragsearch trials {record.search}`"
             )
             raise BadInputError.single(record.folder, what)
-        return ranked[0]
+        return best
     if trial not in record.trials:
         numbers = ", ".join(map(str, sorted(record.trials))) or "none"
         what = f"no trial {trial}; there are: {numbers}"

@@ -1,7 +1,8 @@
 """Whether a space file is still that of a search: what may change when it goes on.
 
-Budgets, resources, the pool and the algorithms may change at any time; a domain may become
-wider. All else would make the trials to come incomparable with those there are, and is refused.
+Budgets, resources, the pool, the algorithms and `choose` may change at any time; a domain may
+become wider. All else would make the trials to come incomparable with those there are, and is
+refused.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from ragsearch.spec.document import KeyPath
 log = logging.getLogger(__name__)
 
 RESOLVED_FILE = "resolved.json"
-_MAY_CHANGE = {"budget", "pool", "resources", "search"}
+_MAY_CHANGE = {"budget", "choose", "pool", "resources", "search"}
 _INCOMPARABLE = "trials would not be comparable; set it back, or start a new search"
 
 

@@ -7,13 +7,14 @@ by themselves, those are reported by the schema.
 from collections.abc import Iterator, Mapping
 
 from ragsearch.spec.document import Finding
-from ragsearch.spec.draft import Draft, is_count
+from ragsearch.spec.draft import Draft
 from ragsearch.spec.folders import wrong_folders
 from ragsearch.spec.keys import suggestion
 from ragsearch.spec.knobs import useless_knobs
 from ragsearch.spec.models import bad_models, lacking_keys
 from ragsearch.spec.paths import missing_files
 from ragsearch.spec.schema import SIGNS
+from ragsearch.spec.search_rules import unfit_searches
 from ragsearch.spec.space_rules import bad_points, broken_expressions, unusable_values
 from ragsearch.spec.uses import reads_passages, useless_keys
 
@@ -36,7 +37,7 @@ def broken_rules(draft: Draft) -> Iterator[Finding]:
     yield from _constraints_on_nothing(draft)
     yield from _unknown_indexes(draft)
     yield from useless_knobs(draft)
-    yield from _late_rungs(draft)
+    yield from unfit_searches(draft)
     yield from _half_precision_without_gpu(draft)
     yield from lacking_keys(draft)
     yield from bad_models(draft)
@@ -99,20 +100,6 @@ def _unknown_indexes(draft: Draft) -> Iterator[Finding]:
             yield Finding(path, f"must name one of the indexes: {', '.join(names)}")
         elif isinstance(name, str) and name not in names and (name or path[0] == "space"):
             yield Finding(path, f"no index '{name}'; {suggestion(name, names)}")
-
-
-def _late_rungs(draft: Draft) -> Iterator[Finding]:
-    scheduler = ("search", "scheduler")
-    least = draft.value(*scheduler, "min")
-    if draft.value(*scheduler, "name") != "asha" or not is_count(least):
-        return
-    for option in draft.options("train.max_epochs"):
-        if is_count(option.value) and least > option.value:
-            what = (
-                f"{least} epochs must not exceed train.max_epochs, which may be {option.value}"
-            )
-            yield Finding((*scheduler, "min"), what)
-            return
 
 
 def _half_precision_without_gpu(draft: Draft) -> Iterator[Finding]:

@@ -68,6 +68,8 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     workers: Workers = Workers(),
     tokens: Path | None = None,
     resume: Path | None = None,
+    mutable: Sequence[str] = (),
+    times_answers: bool = False,
 ) -> None:
     """Fine-tune one configuration and report after every epoch.
 
@@ -87,6 +89,8 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
             tokenizer are read if they are there.
         resume: Where a report of this trial saved its state: it goes on after that epoch. None
             starts it.
+        mutable: Paths in the trial whose values may be others than those of that state.
+        times_answers: Whether each validation also measures `val/latency_ms_p95`.
 
     Raises:
         BadInputError: If the state is damaged, or not of this trial.
@@ -98,7 +102,8 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
         trial, questions, retriever, workers, seed=seed, objective=objective.model_dump()
     )
     order = torch.Generator().manual_seed(seed)
-    keeper = Keeper(origin, order, None if resume is None else open_state(resume, origin))
+    before = None if resume is None else open_state(resume, origin, mutable)
+    keeper = Keeper(origin, order, before)
     if keeper.so_far.is_over:
         return
     pl.seed_everything(seed, verbose=False)
@@ -106,7 +111,7 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     if workers.rank:
         torch.manual_seed(seed + workers.rank)  # dropout of its own, on questions of its own
     pipeline = Pipeline(model, retriever, _tokens(tokens, model, retriever))
-    module = RagModule(pipeline, workers, keeper.so_far.done)
+    module = RagModule(pipeline, workers, keeper.so_far.done, times_answers=times_answers)
     fit_module(
         module,
         Steps(_loader(train, trial.optim.effective_batch, order), workers),

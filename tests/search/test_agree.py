@@ -74,7 +74,7 @@ def test_budgets_resources_and_algorithms_may_change_and_it_is_said(record, cont
         agreed(record, content)
 
     assert "changed   budget.trials: 3 -> 8" in caplog.messages
-    assert "changed   search.algorithm: tpe -> random" in caplog.messages
+    assert "changed   search.algorithm: auto -> random" in caplog.messages
     assert agreed(record).file.budget.wall == "8h"  # it is kept for the next time
 
 
