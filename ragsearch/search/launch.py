@@ -6,7 +6,7 @@ Importing this imports Ray, so `cluster.prepare` comes first.
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,9 +33,18 @@ from ragsearch.tracking import Known, SearchRun, TrialRuns
 
 log = logging.getLogger(__name__)
 
+Train = Callable[[dict[str, object], TrialJob], None]
+"""What a trial does in its worker: it gets its Tune config, and reports to Tune."""
 
-def run_trials(
-    spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex], tokens: Path
+
+def run_trials(  # noqa: PLR0913 - the last two are for the bench
+    spec: Spec,
+    record: SearchRecord,
+    indexes: dict[str, PassageIndex],
+    tokens: Path,
+    *,
+    train: Train = run_trial,
+    watch: Callable[[StudySearcher], None] = lambda _: None,
 ) -> None:
     """Run every trial of a search and fill its record, its status included.
 
@@ -44,6 +53,8 @@ def run_trials(
         record: Its record, open.
         indexes: Those its trials can ask for, by name.
         tokens: Folder of their passages' tokens.
+        train: What a trial does.
+        watch: Called with the searcher before it is first asked.
     """
     resources = spec.file.resources
     end = EndOfSearch(spec.file.budget.wall_s, record.wall_s)
@@ -66,13 +77,16 @@ def run_trials(
         scheduler = make_scheduler(spec)
         callbacks = [Bookkeeper(spec, record, end), tracker, Replay(scheduler, record)]
         n_trials = len(going_on) + max(0, spec.file.budget.trials - study.n_asked)
+        searcher = StudySearcher(spec, study, going_on, end)
+        watch(searcher)
         tuner = _tuner(
             job,
+            train,
             record,
             callbacks,
             end,
             tune.TuneConfig(
-                search_alg=StudySearcher(spec, study, going_on, end),
+                search_alg=searcher,
                 scheduler=scheduler,
                 num_samples=n_trials,
                 max_concurrent_trials=_most_at_once(spec, joined),
@@ -202,6 +216,7 @@ def _best_metrics(record: SearchRecord) -> dict[str, float]:
 
 def _tuner(
     job: TrialJob,
+    train: Train,
     record: SearchRecord,
     callbacks: list[tune.Callback],
     end: EndOfSearch,
@@ -209,7 +224,7 @@ def _tuner(
 ) -> tune.Tuner:
     per_trial = job.spec.file.resources.per_trial
     trainable = tune.with_resources(
-        partial(run_trial, job=job),
+        partial(train, job=job),
         tune.PlacementGroupFactory(
             per_trial.workers * [{"CPU": per_trial.cpu, "GPU": per_trial.gpu}]
         ),

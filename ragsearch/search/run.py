@@ -71,7 +71,7 @@ def run_search(
     _tell_plan(spec)
     indexes = build_indexes(spec, output, progress)
     tokens = tokenise_passages(spec, indexes, output, progress)
-    record = _open_record(spec, indexes, output)
+    record = open_record(spec, indexes, output)
     with locked(record.folder):
         return _run(spec, record, indexes, tokens)
 
@@ -179,7 +179,7 @@ def build_indexes(
     return opened
 
 
-def _open_record(spec: Spec, indexes: dict[str, PassageIndex], output: Path) -> SearchRecord:
+def open_record(spec: Spec, indexes: dict[str, PassageIndex], output: Path) -> SearchRecord:
     now = datetime.now().astimezone()
     folder = _new_folder(output.resolve(), f"{spec.file.name}-{now:%Y%m%d-%H%M%S}")
     (folder / "space.yaml").write_text(spec.text)
