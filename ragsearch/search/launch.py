@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from ray import tune
 from ray.tune.experiment import Trial
@@ -33,11 +34,15 @@ from ragsearch.tracking import Known, SearchRun, TrialRuns
 
 log = logging.getLogger(__name__)
 
-Train = Callable[[dict[str, object], TrialJob], None]
-"""What a trial does in its worker: it gets its Tune config, and reports to Tune."""
+
+class Train(Protocol):
+    """What a trial does in its worker."""
+
+    def __call__(self, config: dict[str, object], job: TrialJob) -> None:
+        """Do it, and report to Tune."""
 
 
-def run_trials(  # noqa: PLR0913 - the last two are for the bench
+def run_trials(
     spec: Spec,
     record: SearchRecord,
     indexes: dict[str, PassageIndex],

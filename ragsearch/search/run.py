@@ -180,6 +180,7 @@ def build_indexes(
 
 
 def open_record(spec: Spec, indexes: dict[str, PassageIndex], output: Path) -> SearchRecord:
+    """Make the folder of a new search, and the record in it."""
     now = datetime.now().astimezone()
     folder = _new_folder(output.resolve(), f"{spec.file.name}-{now:%Y%m%d-%H%M%S}")
     (folder / "space.yaml").write_text(spec.text)

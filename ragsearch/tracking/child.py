@@ -8,7 +8,7 @@ created a second time, and MLflow keeps a metric of the same key, step, time and
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
@@ -143,11 +143,12 @@ class Child:
     def _untold(self) -> list[tuple[Sequence[Param], Sequence[Point]]]:
         """Return parameters and metrics in as few calls as MLflow takes them."""
         params = [Param(name, value) for name, value in self.params.items()]
+        nothing: Sequence[Any] = ()  # Any: of parameters or of points
         return list(
             zip_longest(
-                _pieces([] if self.has_params else params, _PARAMS_A_CALL),
+                _pieces(nothing if self.has_params else params, _PARAMS_A_CALL),
                 _pieces(list(self.points), _METRICS_A_CALL),
-                fillvalue=(),
+                fillvalue=nothing,
             )
         )
 
