@@ -62,7 +62,7 @@ def _measured(spec: Spec, index: PassageIndex, place: int) -> dict[str, object]:
     shares = engine.draw(place + 1)[place].tolist() if place else [0.5] * len(spec.domains)
     params = settings_at(spec, shares) if place else {}
     reports: list[EpochReport] = []
-    data, start = spec.file.data, time.monotonic()
+    data = spec.file.data
     try:
         fit_trial(
             spec.trial_with(params),
@@ -78,12 +78,7 @@ def _measured(spec: Spec, index: PassageIndex, place: int) -> dict[str, object]:
     except DivergedError as error:
         print(f"place {place}: {error}", flush=True)
     epochs = [{key: round(report.metrics[key], 5) for key in KEPT} for report in reports]
-    return {
-        "place": place,
-        "params": params,
-        "s": round(time.monotonic() - start),
-        "epochs": epochs,
-    }
+    return {"place": place, "params": params, "epochs": epochs}
 
 
 if __name__ == "__main__":
