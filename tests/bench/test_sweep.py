@@ -21,9 +21,9 @@ __all__ = ["folder"]
 @pytest.mark.slow
 def test_three_designs_search_and_nothing_is_left(tmp_path, folder):
     done = try_ragsearch(
-        "bench", "sweep", "--trials", 2, "--epochs", 1, "--n-train", 16, "--n-val", 8,
+        "bench", "sweep", "--trials", 1, "--epochs", 1, "--n-train", 16, "--n-val", 8,
         "--concurrent", 1, "--json",
-        cwd=tmp_path, TMPDIR=str(folder),
+        cwd=tmp_path, timeout_s=600, TMPDIR=str(folder),
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
@@ -34,7 +34,7 @@ def test_three_designs_search_and_nothing_is_left(tmp_path, folder):
     for row in rows:
         assert set(row) == {"design", "best_em", "target_s", "trials_per_hour", "pss_bytes"}
         assert row["target_s"] > 0
-        assert 0 < row["trials_per_hour"] < 3600 * 2 / row["target_s"] * 2
+        assert 0 < row["trials_per_hour"] < 3600 / row["target_s"] * 2
         assert row["pss_bytes"]["1"] > 200e6
     assert rows[0]["best_em"] == rows[1]["best_em"]  # the same trainings
 
