@@ -246,9 +246,8 @@ class _Grid(BaseSampler):
 
     @override
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        point = _untried(self._points, study)
-        assert point is not None, "nobody asks a grid that is used up"
-        self._point = point
+        # none is left where the trial was not to be drawn, as the first ones are not
+        self._point = _untried(self._points, study) or {}
 
     @override
     def infer_relative_search_space(

@@ -10,8 +10,10 @@ import pytest
 from ray import tune
 
 from ragsearch.search.automatic import most_trials
+from ragsearch.search.budget import Budget
 from ragsearch.search.cluster import cluster
 from ragsearch.search.progress import EndOfSearch
+from ragsearch.search.record import SearchRecord
 from ragsearch.search.scheduler import make_scheduler
 from ragsearch.search.searcher import StudySearcher
 from ragsearch.search.space import TRIAL_KEY
@@ -69,14 +71,14 @@ def watched(space_of, tmp_path):
             budget={"trials": trials},
         )
         watcher = Watcher()
+        record = SearchRecord(tmp_path, "tiny", "val/em", "max", {}, "")
+        end = EndOfSearch(Budget(spec.file.budget, record))
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(follow_a_curve, n_epochs=n_epochs), {"cpu": 1}
             ),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(
-                    spec, SearchStudy(spec, tmp_path), (), EndOfSearch(None)
-                ),
+                search_alg=StudySearcher(spec, SearchStudy(spec, tmp_path), (), end),
                 scheduler=make_scheduler(spec),
                 num_samples=most_trials(spec),
                 reuse_actors=True,

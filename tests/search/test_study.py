@@ -171,6 +171,14 @@ def test_a_rejected_proposal_is_drawn_again_and_no_trial(space_of, tmp_path):
     assert rejected
 
 
+def test_where_nothing_varies_there_is_the_baseline_and_no_more(space_of, tmp_path):
+    spec = space_of(space={}, budget={"trials": 3})
+    study = SearchStudy(spec, tmp_path)
+
+    assert study.ask().values == {}
+    assert study.ask() is None
+
+
 def test_where_nothing_is_feasible_the_search_ends_with_a_word(space_of, tmp_path, caplog):
     space = {"optim.weight_decay": {"uniform": [0.0, 1.0]}}
     hardly = space_of(
