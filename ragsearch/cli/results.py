@@ -1,4 +1,4 @@
-"""Commands over a finished search and its bundles: trials, export, eval, rescore, ask."""
+"""Commands over a finished search and its bundles: trials, export, eval, score, ask."""
 
 import shlex
 from collections.abc import Callable
@@ -143,19 +143,19 @@ def evaluate_bundles(  # noqa: PLR0913 - its options
     questions = read_judged(data, _gold(gold, gold_format, is_retrieval=is_retrieval), limit)
     asked = {"n_docs": n_docs, "ef_search": ef_search, "nprobe": nprobe}
     retrieval = {name: value for name, value in asked.items() if value is not None}
-    score: Callable[..., Evaluation] = (
+    evaluate_one: Callable[..., Evaluation] = (
         partial(evaluate_retrieval, index=index, retrieval=retrieval, at=k or ())
         if is_retrieval
         else partial(evaluate, index=index, retrieval=retrieval, no_retrieval=no_retrieval)
     )
-    scored = evaluate_all(bundles, questions, score)
+    scored = evaluate_all(bundles, questions, evaluate_one)
     if predictions is not None:
         write_predictions(predictions, [row for one in scored for row in one.predictions()])
     _show_scores(scored, json=json)
 
 
-@commands.command(name="rescore", epilog="Example: ragsearch rescore said.jsonl --json")
-def rescore_predictions(
+@commands.command(epilog="Example: ragsearch score said.jsonl --json")
+def score(
     predictions: Annotated[
         Path, typer.Argument(metavar="FILE", help="Predictions that `eval` wrote.")
     ],
@@ -168,9 +168,9 @@ def rescore_predictions(
     EM, F1, ROUGE-L and the scores of retrieval are computed anew from the texts in the file;
     NLL is the one the model gave.
     """
-    from ragsearch.results.evaluate import rescore
+    from ragsearch.results.evaluate import score_predictions
 
-    _show_scores(rescore(predictions, k or ()), json=json)
+    _show_scores(score_predictions(predictions, k or ()), json=json)
 
 
 def _refuse_idle(k: list[int] | None, *, no_retrieval: bool, is_retrieval: bool) -> None:

@@ -163,7 +163,7 @@ def evaluate_all(
     return [evaluate_one(bundle, questions) for bundle in bundles]
 
 
-def rescore(predictions: Path, at: Sequence[int] = ()) -> list[Evaluation]:
+def score_predictions(predictions: Path, at: Sequence[int] = ()) -> list[Evaluation]:
     """Return the scores of each bundle in a file of predictions, without model or index.
 
     The scores are computed anew from the texts; NLL is the one the model gave.
