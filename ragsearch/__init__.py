@@ -7,7 +7,7 @@ The map: the packages in the order the data travels, each with its modules in th
 
     spec        a space file becomes a frozen Spec, every mistake with its line
                   document draft paths section trial index_section schema domains durations
-                  keys knobs folders messages models uses rules load
+                  keys knobs folders messages models uses rescoring rules load
     data        questions and corpora from files, checked row by row
                   rows lines ids questions gold passages chunks check
     index       a corpus becomes passages, vectors and FAISS, named by a fingerprint
@@ -18,7 +18,7 @@ The map: the packages in the order the data travels, each with its modules in th
                   placement gauges actors lease routes local client start alias info pool
     training    one trial: question to hits to contexts to marginal loss, fit and scored
                   parts encoder_only lora model contexts tokens pipeline loss encoded decode
-                  metrics workers evaluation collapse optimizer module trace fit
+                  metrics workers evaluation sweep collapse optimizer module trace fit
     tracking    MLflow: a run a search, a run a trial
                   search_run trials child
     search      many trials: planned, proposed, stopped, recorded

@@ -45,7 +45,7 @@ class Manifest:
     """The trial as a complete `trial:` section of a space file."""
     pooling: str | None
     """How the question encoder's token vectors become one; None without a question encoder."""
-    decode: Mapping[str, int]
+    decode: Mapping[str, float]
     index: IndexReference | None
     """None for a model that retrieves nothing."""
     spec: Mapping[str, Any]  # Any: a space file as plain data

@@ -17,12 +17,11 @@ from ragsearch.results.answering import (
     open_its_index,
     open_pipeline,
     trial_threads,
-    validation_arithmetic,
 )
 from ragsearch.results.bundle import open_bundle
 from ragsearch.results.predictions import prediction_of, read_predictions
 from ragsearch.training import evaluation
-from ragsearch.training.evaluation import Example, Retrieval
+from ragsearch.training.evaluation import Example, Retrieval, validation_arithmetic
 from ragsearch.training.metrics import RECALL_AT
 
 Data = Path | str | Sequence[Question]

@@ -16,6 +16,7 @@ The modules, in the order the data travels:
 - `messages`: pydantic's findings in our words
 - `models`: what local model folders must hold
 - `uses`: which keys have no use under which values of others
+- `rescoring`: what trained models can be tried with
 - `rules`: what sections must agree on
 - `load`: all of it, and `Spec`
 """

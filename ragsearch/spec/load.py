@@ -28,6 +28,7 @@ from ragsearch.spec.draft import Draft, draft_of, override
 from ragsearch.spec.folders import fill_from_folders
 from ragsearch.spec.messages import findings_of
 from ragsearch.spec.paths import resolve_paths
+from ragsearch.spec.rescoring import combinations, rescore_domains
 from ragsearch.spec.rules import broken_rules, merged
 from ragsearch.spec.schema import SpaceFile
 from ragsearch.spec.trial import TrialSection
@@ -42,6 +43,8 @@ class Spec:
     """The validated file; every path is absolute and the baseline's index is named."""
     domains: Mapping[str, Domain]
     """Dotted path in the trial to what may stand there, in the order of the file."""
+    rescored: Mapping[str, Domain]
+    """The same of what trained models are tried with."""
     source: Path
     """The file it came from."""
     text: str
@@ -73,11 +76,17 @@ class Spec:
         """Return the whole file as plain data: defaults filled in, paths absolute."""
         plain = self.file.model_dump(mode="json")
         plain["space"] = {path: domain.to_plain() for path, domain in self.domains.items()}
+        plain["rescore"] = {path: domain.to_plain() for path, domain in self.rescored.items()}
         return plain
 
     def to_yaml(self) -> str:
         """Return `resolved()` as a space file that `load_spec` reads as the same spec."""
         return write_document(self.resolved())
+
+    @property
+    def rescore_settings(self) -> list[dict[str, object]]:
+        """Every combination of values, by dotted path, that trained models are tried with."""
+        return combinations(self.rescored)
 
     @property
     def used_indexes(self) -> list[str]:
@@ -128,7 +137,14 @@ def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> Spec:
     if mistakes:
         raise BadInputError(mistakes)
     file = SpaceFile.model_validate(draft.data)
-    return Spec(file, draft.domains, Path(path).absolute(), text, document.places)
+    return Spec(
+        file=file,
+        domains=draft.domains,
+        rescored=rescore_domains(draft),
+        source=Path(path).absolute(),
+        text=text,
+        places=document.places,
+    )
 
 
 def _read_text(path: Path) -> str:

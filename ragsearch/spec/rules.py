@@ -5,6 +5,7 @@ by themselves, those are reported by the schema.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 from pydantic import ValidationError
 
@@ -13,10 +14,11 @@ from ragsearch.spec.domains import BadDomainError, parse_domain
 from ragsearch.spec.draft import Draft, Option, is_count
 from ragsearch.spec.folders import wrong_folders
 from ragsearch.spec.keys import leaves, suggestion
-from ragsearch.spec.knobs import useless_knobs
+from ragsearch.spec.knobs import useless_knob_sweeps, useless_knobs
 from ragsearch.spec.messages import findings_of, shown
 from ragsearch.spec.models import bad_models, lacking_keys
 from ragsearch.spec.paths import missing_files
+from ragsearch.spec.rescoring import bad_sweeps, rescore_domains
 from ragsearch.spec.schema import SIGNS
 from ragsearch.spec.trial import TrialSection
 from ragsearch.spec.uses import reads_passages, useless_keys
@@ -38,6 +40,11 @@ def broken_rules(draft: Draft) -> Iterator[Finding]:
     yield from _unknown_indexes(draft)
     yield from useless_knobs(draft)
     yield from _late_rungs(draft)
+    yield from _rungs_without_examples(draft)
+    yield from bad_sweeps(draft)
+    yield from _unusable_sweeps(draft)
+    yield from useless_knob_sweeps(draft, rescore_domains(draft))
+    yield from _final_without_test(draft)
     yield from _half_precision_without_gpu(draft)
     yield from lacking_keys(draft)
     yield from bad_models(draft)
@@ -206,12 +213,47 @@ def _late_rungs(draft: Draft) -> Iterator[Finding]:
     if draft.value(*scheduler, "name") != "asha" or not is_count(least):
         return
     for option in draft.options("train.max_epochs"):
-        if is_count(option.value) and least > option.value:
+        is_number = is_count(option.value) or option.value == 0
+        if is_number and least > cast("int", option.value):
             what = (
                 f"{least} epochs must not exceed train.max_epochs, which may be {option.value}"
             )
             yield Finding((*scheduler, "min"), what)
             return
+
+
+def _rungs_without_examples(draft: Draft) -> Iterator[Finding]:
+    """Find a subset of validation questions that nothing would be compared on."""
+    path = ("search", "scheduler", "rung_examples")
+    if draft.value(*path) is None:
+        return
+    if draft.value("search", "scheduler", "name") == "none":
+        yield Finding(path, "has no use, as search.scheduler.name is 'none'; leave it out")
+    elif "train.max_epochs" in draft.domains:
+        what = (
+            "needs the same last epoch in all trials, as only that one is validated on all "
+            "questions; take train.max_epochs out of space, or drop it"
+        )
+        yield Finding(path, what)
+
+
+def _unusable_sweeps(draft: Draft) -> Iterator[Finding]:
+    """Try each value of each domain of `rescore` in the trial; tell of the first refused."""
+    trial = draft.value("trial")
+    before = _refusals(trial)
+    for path, domain in rescore_domains(draft).items():
+        for value in domain.probes():
+            after = _refusals(merged(trial, {path: value}))
+            new = {key: why for key, why in after.items() if key == path or key not in before}
+            if new:
+                yield _refused([Option(("rescore", path), value)], new)
+                break
+
+
+def _final_without_test(draft: Draft) -> Iterator[Finding]:
+    if draft.value("final") is not None and draft.value("data", "test") is None:
+        what = "compares trials on test questions; give data.test, or drop it"
+        yield Finding(("final",), what)
 
 
 def _half_precision_without_gpu(draft: Draft) -> Iterator[Finding]:

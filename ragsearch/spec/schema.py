@@ -140,6 +140,10 @@ class SchedulerSection(Section):
     """Epochs before a trial may be stopped: the first rung."""
     eta: Annotated[int, Field(ge=2)] = 3
     """One in `eta` trials passes a rung; the next rung is `eta` times as long."""
+    rung_examples: Count | None = None
+    """Validation questions of every epoch before `train.max_epochs`, drawn once for all trials
+    in the proportions of their kinds; the last epoch is validated on all, as every epoch is by
+    default."""
 
 
 class SearchSection(Section):
@@ -150,6 +154,8 @@ class SearchSection(Section):
     startup_trials: Annotated[int, Field(ge=0)] = 10
     """Random trials before `tpe` starts to learn from results."""
     scheduler: SchedulerSection = SchedulerSection()
+    rescore_top_k: Count = 3
+    """Best trials whose settings under `rescore` are swept, besides the baseline's."""
 
 
 class ObjectiveSection(Section):
@@ -193,6 +199,31 @@ class BudgetSection(Section):
     def wall_s(self) -> float | None:
         """Wall time in seconds; None without a limit."""
         return None if self.wall is None else wall_s(self.wall)
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("has a seed twice; give each once")
+    if not seeds:
+        raise ValueError("is empty; give at least one seed, better three")
+    return seeds
+
+
+class FinalSection(Section):
+    """The comparison after a search: the best trials and the baseline, trained anew.
+
+    Each is trained with every seed and scored once on `data.test`, which nothing else reads.
+    """
+
+    top_k: Count = 3
+    """Best configurations that are trained again, besides the baseline."""
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0, lt=2**31)], ...],
+        Field(strict=False),
+        AfterValidator(_distinct),
+    ] = (1, 2, 3)
+    """Seeds each of them is trained with; of a single one nothing can be said of chance in
+    training."""
 
 
 class PerTrialSection(Section):
@@ -266,6 +297,13 @@ class SpaceFile(Section):
     trial: TrialSection
     space: dict[str, object] = Field(default_factory=dict)
     """What varies: dotted paths in `trial`, each with one domain."""
+    rescore: dict[str, object] = Field(default_factory=dict)
+    """What the best trained models are tried with, as it needs no training: dotted paths of
+    `decode`, `retrieval.n_docs`, `ef_search` or `nprobe`, each with a domain of listed values;
+    every combination is scored on the validation questions."""
+    final: FinalSection | None = None
+    """Whether and how the best trials are trained again and compared on `data.test`; by default
+    they are not."""
     objectives: Annotated[
         tuple[ObjectiveSection, ...], Field(strict=False), AfterValidator(_exactly_one)
     ] = (ObjectiveSection(metric="val/em"),)

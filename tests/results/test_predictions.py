@@ -6,7 +6,12 @@ import pytest
 from ragsearch.data.gold import Gold, read_judged
 from ragsearch.errors import BadInputError
 from ragsearch.results.ask import Answerer
-from ragsearch.results.evaluate import Evaluation, evaluate, evaluate_retrieval, score_predictions
+from ragsearch.results.evaluate import (
+    Evaluation,
+    evaluate,
+    evaluate_retrieval,
+    score_predictions,
+)
 from ragsearch.results.predictions import require_new, write_predictions
 from tests.results.conftest import BundleOf
 from tests.results.searches import Settings, write_rows
@@ -68,7 +73,8 @@ def test_scores_of_retrieval_from_a_file_are_those_of_the_model(
     write_predictions(tmp_path / name, found.predictions())
 
     assert [one.row() for one in score_predictions(tmp_path / name, [2, 12])] == [found.row()]
-    assert {"recall_at_10", "precision_at_10"} <= score_predictions(tmp_path / name)[0].summary.keys()
+    (again,) = score_predictions(tmp_path / name)
+    assert {"recall_at_10", "precision_at_10"} <= again.summary.keys()
     with pytest.raises(BadInputError, match=r"--k: asks for 13 passages, but .* has 12 a que"):
         score_predictions(tmp_path / name, [13])
 
