@@ -23,6 +23,7 @@ The map: the packages in the order the data travels, each with its modules in th
                   search_run trials child
     search      many trials: planned, proposed, stopped, recorded
                   cores plan run tokens launch cluster space scheduler record ending trainable
+                  bootstrap
                   workers progress
     results     what one does with a search: look, export, evaluate, ask
                   leaderboard bundle export card answering predictions evaluate ask

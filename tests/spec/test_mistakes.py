@@ -65,7 +65,8 @@ MUTATIONS = {
         "final: compares trials on test questions; give data.test, or drop it",
     ),
     "final with a seed twice": (
-        "  val: val.jsonl\n", "  val: val.jsonl\n  test: val.jsonl\nfinal: {seeds: [1, 1]}\n", 8,
+        "  val: val.jsonl\n",
+        "  val: val.jsonl\n  test: val.jsonl\nfinal: {seeds: [1, 1]}\n", 8,
         "final.seeds: has a seed twice; give each once",
     ),
     "final without seeds": (
