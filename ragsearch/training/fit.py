@@ -26,6 +26,7 @@ from ragsearch.training.loss import DivergedError
 from ragsearch.training.model import TrialModel, assemble
 from ragsearch.training.module import RagModule, Step
 from ragsearch.training.pipeline import Pipeline
+from ragsearch.training.rungs import Validations, stratified
 from ragsearch.training.tokens import PassageTokens, open_tokens
 from ragsearch.training.workers import Workers
 
@@ -45,8 +46,10 @@ class EpochReport:
     """Epochs done, from 1."""
     metrics: dict[str, float]
     """`val/...`, `train/...` and `time/...`."""
+    compared: float
+    """The objective on the questions that all validations of all trials ask."""
     is_best: bool
-    """No validation of this trial before had as good an objective."""
+    """No validation of this trial before had as good an objective on them."""
     is_last: bool
     """The trial ends with it: at `max_epochs`, or because its patience is at an end."""
     save: Callable[[Path], None]
@@ -63,6 +66,7 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     seed: int,
     workers: Workers = Workers(),
     tokens: Path | None = None,
+    rung_examples: int | None = None,
 ) -> None:
     """Fine-tune one configuration and report after every epoch.
 
@@ -77,6 +81,8 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
             same.
         tokens: Where `write_tokens` put tokens of passages; those of this trial's index and
             tokenizer are read if they are there.
+        rung_examples: How many of the questions to validate on before the last epoch, drawn by
+            `seed`; all by default.
 
     Raises:
         DivergedError: If a loss or the question encoder's output is no longer finite, or the
@@ -87,18 +93,30 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     model = assemble(trial)
     if workers.rank:
         torch.manual_seed(seed + workers.rank)  # dropout of its own, on questions of its own
-    pipeline = Pipeline(model, retriever, _tokens(tokens, model, retriever))
+    pipeline = Pipeline(model, retriever, tokens_for(tokens, model, retriever))
     module = RagModule(pipeline, workers)
-    reporter = _Reporter(model, module, objective, report)
-    fit_module(
-        module,
-        Steps(_loader(train, trial.optim.effective_batch, seed), workers),
-        Shares(_loader(val, workers.n * trial.train.eval_batch_size), workers),
-        reporter,
-    )
+    asked = _validations(val, workers, trial.train.eval_batch_size, rung_examples, seed)
+    reporter = _Reporter(model, module, objective, report, asked)
+    steps = Steps(_loader(train, trial.optim.effective_batch, seed), workers)
+    fit_module(module, steps, asked, reporter)
 
 
-def fit_module(module: RagModule, train: "Steps", val: "Shares", watcher: pl.Callback) -> None:
+def _validations(
+    val: Sequence[Question], workers: Workers, batch_size: int, n: int | None, seed: int
+) -> Validations:
+    """Return what each epoch is validated on."""
+
+    def shares(questions: Sequence[Question]) -> Shares:
+        return Shares(_loader(questions, workers.n * batch_size), workers)
+
+    some = val if n is None else stratified(val, n, seed)
+    compared = frozenset(question.id for question in some)
+    return Validations(shares(val), None if n is None else shares(some), compared)
+
+
+def fit_module(
+    module: RagModule, train: "Steps", val: "Shares | Validations", watcher: pl.Callback
+) -> None:
     """Train a module for its trial's epochs, each followed by a validation.
 
     Args:
@@ -112,12 +130,17 @@ def fit_module(module: RagModule, train: "Steps", val: "Shares", watcher: pl.Cal
     """
     pipeline = module.pipeline
     with _quiet(), closing(pipeline):
-        _trainer(pipeline.model.trial, watcher).fit(module, train, val)
+        trainer = _trainer(pipeline.model.trial, watcher)
+        if pipeline.model.trial.train.max_epochs:
+            trainer.fit(module, train, val)
+        else:
+            trainer.validate(module, val, verbose=False)
 
 
-def _tokens(
+def tokens_for(
     folder: Path | None, model: TrialModel, retriever: Retriever | None
 ) -> PassageTokens | None:
+    """Return a retriever's passages as a model's generator reads them, if they are there."""
     if folder is None or retriever is None:
         return None
     return open_tokens(folder, retriever, model.context_builder())
@@ -203,25 +226,36 @@ class _Reporter(pl.Callback):
         module: RagModule,
         objective: ObjectiveSection,
         report: Callable[[EpochReport], None],
+        asked: Validations,
     ) -> None:
         self._model, self._module, self._report = model, module, report
+        self._asked = asked
         self._metric = objective.metric
         self._sign = 1.0 if objective.goal == "max" else -1.0
         self._best = -math.inf
         self._n_worse = 0
 
     @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        n_epochs = self._model.trial.train.max_epochs
+        self._asked.is_last = trainer.current_epoch + 1 == n_epochs
+
+    @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = dict(self._module.epoch_metrics)
         self._check(metrics["val/nll"])
-        score = self._sign * metrics[self._metric]
+        compared = self._module.compared.get(self._metric, metrics[self._metric])
+        if self._asked.has_rungs and not self._asked.is_partial:
+            metrics[f"rung/{self._metric}"] = compared
+        score = self._sign * compared
         is_best = score > self._best
         self._best = max(score, self._best)
         self._n_worse = 0 if is_best else self._n_worse + 1
-        epoch, settings = trainer.current_epoch + 1, self._model.trial.train
+        settings = self._model.trial.train
+        epoch = trainer.current_epoch + bool(settings.max_epochs)
         trainer.should_stop = self._n_worse == settings.early_stopping_patience
         is_last = trainer.should_stop or epoch == settings.max_epochs
-        self._report(EpochReport(epoch, metrics, is_best, is_last, self._model.save))
+        self._report(EpochReport(epoch, metrics, compared, is_best, is_last, self._model.save))
 
     def _check(self, nll: float) -> None:
         guessing = math.log(self._model.generator.config.vocab_size)

@@ -18,6 +18,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn.utils import get_total_norm
@@ -32,6 +33,7 @@ from ragsearch.training.loss import DivergedError, marginal_loss
 from ragsearch.training.model import RagModel
 from ragsearch.training.optimizer import make_optimizer, make_schedule, parameter_groups
 from ragsearch.training.pipeline import Found, Labels, Pipeline, Retrieved
+from ragsearch.training.rungs import Validations
 from ragsearch.training.workers import Workers
 
 
@@ -63,7 +65,8 @@ class RagModule(pl.LightningModule):
         self._losses: list[tuple[float, float]] = []
         self._encoder_norms: list[Tensor] = []
         self._examples: list[Example] = []
-        self._hits_before: list[Hits] = []
+        self._hits_before: dict[str, Hits] = {}
+        self.compared: dict[str, float] = {}
         self._epoch_started = 0.0
 
     @override
@@ -188,9 +191,12 @@ class RagModule(pl.LightningModule):
         batches = self.trainer.val_dataloaders
         if self.pipeline.retriever is None or batches is None:
             return
+        whole = list(batches.whole if isinstance(batches, Validations) else batches)
         self.pipeline.model.stop_training()
         with self.trainer.precision_plugin.val_step_context():  # as validation encodes them
-            self._hits_before = hits_of(self.pipeline, batches)
+            hits = hits_of(self.pipeline, whole)
+        ids = (question.id for batch in whole for question in batch)
+        self._hits_before = dict(zip(ids, hits, strict=True))
 
     @override
     def on_train_epoch_start(self) -> None:
@@ -206,6 +212,9 @@ class RagModule(pl.LightningModule):
         """Close the training part of the epoch: its times leave validation out."""
         self.pipeline.model.stop_training()
         self._examples.clear()
+        self.epoch_metrics = {}
+        if self.trainer.state.fn != TrainerFn.FITTING:  # nothing is trained
+            return
         elapsed = time.perf_counter() - self._epoch_started
         n_tokens, waits_s = sum(n for _, n in self._losses), self.pipeline.waits_s
         self.epoch_metrics = {
@@ -224,11 +233,23 @@ class RagModule(pl.LightningModule):
     @override
     def on_validation_epoch_end(self) -> None:
         """Average what validation found."""
-        reads_passages = self.pipeline.retriever is not None
-        summary = summarise(self._examples, recall=reads_passages, workers=self.workers)
-        if reads_passages:
-            summary |= collapse_signs(self._examples, self._hits_before, self.workers)
-        self.epoch_metrics |= {f"val/{name}": value for name, value in summary.items()}
+        self.compared = self._summary(self._examples)
+        summary = dict(self.compared)
+        if self._hits_before:
+            before = [self._hits_before[example.question.id] for example in self._examples]
+            signs = collapse_signs(self._examples, before, self.workers)
+            summary |= {f"val/{name}": value for name, value in signs.items()}
+        (n,) = self.workers.total(float(len(self._examples)))
+        self.epoch_metrics |= summary | {"val/n": n}
+        asked = self.trainer.val_dataloaders
+        if isinstance(asked, Validations) and asked.has_rungs and not asked.is_partial:
+            among = [one for one in self._examples if one.question.id in asked.compared]
+            self.compared = self._summary(among)
+
+    def _summary(self, examples: list[Example]) -> dict[str, float]:
+        recall = self.pipeline.retriever is not None
+        summary = summarise(examples, recall=recall, workers=self.workers)
+        return {f"val/{name}": value for name, value in summary.items()}
 
     @override
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
