@@ -18,15 +18,15 @@ The map: the packages in the order the data travels, each with its modules in th
                   placement gauges actors lease routes local client start alias info pool
     training    one trial: question to hits to contexts to marginal loss, fit and scored
                   parts encoder_only lora model contexts tokens pipeline loss encoded decode
-                  metrics workers evaluation sweep collapse optimizer module trace fit
+                  metrics workers evaluation sweep collapse optimizer rungs module
+                  trace fit
     tracking    MLflow: a run a search, a run a trial
-                  search_run trials child
+                  search_run trials final child
     search      many trials: planned, proposed, stopped, recorded
                   cores plan run tokens launch cluster space scheduler record ending trainable
-                  bootstrap
-                  workers progress
+                  workers progress evaluations rescoring final bootstrap comparison finish
     results     what one does with a search: look, export, evaluate, ask
-                  leaderboard bundle export card answering predictions evaluate ask
+                  leaderboard final bundle export card answering predictions evaluate ask
     bench       what a retrieval call and a training step cost, side by side
                   plan indexes client connections processes designs same costs retrieval
                   report train_plan models trainee trainees train train_report

@@ -19,10 +19,11 @@ from ragsearch.retrieval.pool import Layout, PoolPlan, serving
 from ragsearch.search.cluster import Cluster, cluster
 from ragsearch.search.cores import trials_at_once
 from ragsearch.search.ending import ending_of
+from ragsearch.search.finish import finish, flatten
 from ragsearch.search.progress import Bookkeeper, EndOfSearch
 from ragsearch.search.record import SearchRecord, Status
 from ragsearch.search.scheduler import make_scheduler
-from ragsearch.search.space import TRIAL_KEY, make_searcher
+from ragsearch.search.space import COMPARED_KEY, TRIAL_KEY, make_searcher
 from ragsearch.search.trainable import IndexAddress, TrialJob, folder_name, run_trial, varied
 from ragsearch.spec import Spec
 from ragsearch.tracking import SearchRun, TrialRuns
@@ -43,29 +44,59 @@ def run_trials(
         indexes: Those its trials can ask for, by name.
         tokens: Folder of their passages' tokens.
     """
-    resources, end = spec.file.resources, EndOfSearch(spec.file.budget.wall_s)
+    end = EndOfSearch(spec.file.budget.wall_s)
+    with ExitStack() as stack:
+        joined, job = stack.enter_context(_ready(spec, record, indexes, tokens))
+        run, tracker = stack.enter_context(_tracked(spec, record, end))
+        callbacks = [Bookkeeper(spec, record, end), tracker]
+        most_at_once = _most_at_once(spec, joined)
+        tuner = _tuner(job, record, callbacks, end, most_at_once)
+        with end.on_signals():
+            tuner.fit()
+            for trial in record.trials.values():  # Tune says nothing of those it ends at once
+                if trial.status is Status.RUNNING:
+                    trial.status = Status.INTERRUPTED
+            finish(record, job, end, run, most_at_once)
+        done = Status.FINISHED if record.ranked() else Status.FAILED
+        record.status = Status.INTERRUPTED if end.interrupted else done
+
+
+def run_final_alone(
+    spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex], tokens: Path
+) -> bool:
+    """Train the best trials of a search that has ended again, and score them.
+
+    Args:
+        spec: The search, with a `final` section.
+        record: Its record.
+        indexes: Those its trials asked for, by name.
+        tokens: Folder of their passages' tokens.
+
+    Returns:
+        Whether the user interrupted it.
+    """
+    end = EndOfSearch(None)
+    with _ready(spec, record, indexes, tokens) as (joined, job):
+        run = SearchRun.find(record.tracking_uri, spec.file.name, record.search)
+        with end.on_signals():
+            finish(record, job, end, run, _most_at_once(spec, joined))
+    return end.interrupted
+
+
+@contextmanager
+def _ready(
+    spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex], tokens: Path
+) -> Iterator[tuple[Cluster, TrialJob]]:
+    """Have a cluster, and on it the pools that trials ask."""
+    resources = spec.file.resources
     with ExitStack() as stack:
         joined = stack.enter_context(cluster(resources.cluster))
         joined.check_fits(resources.per_trial)
-        job = TrialJob(
-            spec,
-            {
-                name: stack.enter_context(reachable(spec, index, record.search))
-                for name, index in indexes.items()
-            },
-            record.folder / _TUNE,
-            tokens,
-        )
-        tracker = stack.enter_context(_tracked(spec, record, end))
-        callbacks = [Bookkeeper(spec, record, end), tracker]
-        tuner = _tuner(job, record, callbacks, end, _most_at_once(spec, joined))
-        with end.on_signals():
-            tuner.fit()
-        for trial in record.trials.values():  # Tune says nothing of those it ends at once
-            if trial.status is Status.RUNNING:
-                trial.status = Status.INTERRUPTED
-        done = Status.FINISHED if record.ranked() else Status.FAILED
-        record.status = Status.INTERRUPTED if end.interrupted else done
+        reached = {
+            name: stack.enter_context(reachable(spec, index, record.search))
+            for name, index in indexes.items()
+        }
+        yield joined, TrialJob(spec, reached, record.folder / _TUNE, tokens)
 
 
 @contextmanager
@@ -92,10 +123,12 @@ def _most_at_once(spec: Spec, joined: Cluster) -> int | None:
 
 
 @contextmanager
-def _tracked(spec: Spec, record: SearchRecord, end: EndOfSearch) -> Iterator[TrialRuns]:
+def _tracked(
+    spec: Spec, record: SearchRecord, end: EndOfSearch
+) -> Iterator[tuple[SearchRun, TrialRuns]]:
     """Have the search and its trials written to MLflow."""
     file = spec.file
-    sections = {"seed", "data", "pool", "search", "budget", "resources"}
+    sections = {"seed", "data", "pool", "search", "budget", "resources", "final"}
     run = SearchRun.open(
         file.tracking.uri,
         file.name,
@@ -112,7 +145,7 @@ def _tracked(spec: Spec, record: SearchRecord, end: EndOfSearch) -> Iterator[Tri
     run.log_text(json.dumps(spec.resolved(), indent=2), "resolved.json")
 
     try:
-        yield run.trial_runs(partial(_resolve, spec), partial(ending_of, end.stop_all))
+        yield run, run.trial_runs(partial(_resolve, spec), partial(ending_of, end.stop_all))
         run.log_metrics(_best_metrics(record))
     except KeyboardInterrupt:  # the second Ctrl-C
         record.status = Status.INTERRUPTED
@@ -128,19 +161,8 @@ def _resolve(spec: Spec, config: Mapping[str, object]) -> dict[str, object]:
 
 def _best_metrics(record: SearchRecord) -> dict[str, float]:
     best = next(iter(record.ranked()), None)
-    epoch = record.best_epoch(best) if best is not None else None
-    return {f"best/{key}": value for key, value in (epoch or {}).items()}
-
-
-def flatten(section: Mapping[str, object], path: str = "") -> dict[str, object]:
-    """Write nested settings under dotted names."""
-    flat: dict[str, object] = {}
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{path}{key}.")
-        else:
-            flat[f"{path}{key}"] = value
-    return flat
+    metrics = record.metrics_of(best) if best is not None else None
+    return {f"best/{key}": value for key, value in (metrics or {}).items()}
 
 
 def _tuner(
@@ -177,7 +199,7 @@ def _tuner(
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=1,
-                checkpoint_score_attribute=record.metric,
+                checkpoint_score_attribute=COMPARED_KEY,
                 checkpoint_score_order=record.goal,
             ),
         ),

@@ -64,6 +64,8 @@ class Plan:
     """Threads of all replicas; they hold no CPU, and are busy only while a trial waits."""
     n_train: int
     n_val: int
+    afterwards: tuple[str, ...]
+    """What follows the trials, a line each."""
     indexes: tuple[IndexPlan, ...]
     memory_bytes: int | None
     """Processes, weights, optimiser states and indexes on this machine, without the activations
@@ -99,6 +101,7 @@ class Plan:
             f"varied    {', '.join(self.varied) or 'nothing: a plain training run'}",
             f"epochs    up to {self.max_epochs}; {stops or 'compared at their end'}",
             f"questions {self.n_train} to train on, {self.n_val} to validate on",
+            *self.afterwards,
             *(_index_line(index) for index in self.indexes),
             *self._core_lines(),
             self._memory_line(),
@@ -139,6 +142,7 @@ def make_plan(spec: Spec, inputs: Inputs) -> Plan:
         search_threads=sum(index.replicas for index in indexes) * spec.file.pool.threads,
         n_train=inputs.n_train,
         n_val=inputs.n_val,
+        afterwards=tuple(_afterwards(spec, inputs)),
         indexes=indexes,
         memory_bytes=_memory(spec, indexes, concurrent),
         warnings=(
@@ -159,6 +163,22 @@ def rungs(spec: Spec) -> list[int]:
         epochs.append(epoch)
         epoch *= settings.eta
     return epochs
+
+
+def _afterwards(spec: Spec, inputs: Inputs) -> Iterator[str]:
+    """Yield what follows the trials, and how much of it."""
+    n_rung, final = spec.file.search.scheduler.rung_examples, spec.file.final
+    if n_rung is not None:
+        yield f"rungs     epochs before the last are validated on {n_rung} questions"
+    if n := len(spec.rescore_settings):
+        k = spec.file.search.rescore_top_k
+        yield f"rescore   {n} settings of the {k} best models and the baseline's"
+    if final is not None:
+        seeds = _counted(len(final.seeds), "seed")
+        yield (
+            f"final     the {final.top_k} best and the baseline trained with {seeds} each, "
+            f"scored on {inputs.n_test} test questions"
+        )
 
 
 def _damaged_folders(spec: Spec) -> Iterator[Mistake]:
@@ -206,7 +226,7 @@ def _warm_up_alone(spec: Spec, n_train: int) -> Iterator[str]:
     """Tell of a baseline that ends before its learning rate is what the file says."""
     optim, n_epochs = spec.file.trial.optim, spec.file.trial.train.max_epochs
     n_steps = n_epochs * math.ceil(n_train / optim.effective_batch)
-    if optim.warmup_steps >= n_steps:
+    if optim.warmup_steps >= n_steps > 0:
         what = (
             f"{optim.warmup_steps} steps of warm-up are all of the {n_steps} that the baseline "
             "takes; lower it, or say warmup_share"

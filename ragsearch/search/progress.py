@@ -14,12 +14,15 @@ from ray.tune.experiment import Trial
 from typing_extensions import override
 
 from ragsearch.search.ending import ending_of
-from ragsearch.search.record import SearchRecord, TrialRecord
+from ragsearch.search.record import RUNG, SearchRecord, TrialRecord
 from ragsearch.search.space import TRIAL_KEY, VERDICT_KEY
 from ragsearch.search.trainable import varied
 from ragsearch.spec import Spec
 
 log = logging.getLogger(__name__)
+
+REPORTED = ("val/", RUNG, "train/", "time/", "retrieval/")
+"""How the metrics of a validation begin."""
 
 
 class EndOfSearch(tune.Stopper):
@@ -98,12 +101,12 @@ class Bookkeeper(tune.Callback):
         **info: object,
     ) -> None:
         """Add an epoch, and remember where its model lies: only better ones are saved."""
-        if not result["epoch"]:
+        if not result["epoch"] and "val/n" not in result:
             return  # no validation, but how the trial ended
         epoch = {
             key: float(value)
             for key, value in result.items()
-            if key == "epoch" or key.startswith(("val/", "train/", "time/", "retrieval/"))
+            if key == "epoch" or key.startswith(REPORTED)
         }
         record = self._of(trial)
         record.epochs.append(epoch)
@@ -113,10 +116,14 @@ class Bookkeeper(tune.Callback):
             record.checkpoint = str(folder.relative_to(self._record.folder))
         self._record.save()
         metric = self._record.metric
+        trained = (
+            f", train/loss {epoch['train/loss']:.4f}, {epoch['time/epoch_s']:.0f} s"
+            if "train/loss" in epoch
+            else ""
+        )
         log.info(
-            "trial %d epoch %d/%d: %s %.4f, train/loss %.4f, %.0f s",
-            record.trial, epoch["epoch"], self._n_epochs(trial), metric, epoch[metric],
-            epoch["train/loss"], epoch["time/epoch_s"],
+            "trial %d epoch %d/%d: %s %.4f%s",
+            record.trial, epoch["epoch"], self._n_epochs(trial), metric, epoch[metric], trained,
         )  # fmt: skip
 
     @override

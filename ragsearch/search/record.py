@@ -31,6 +31,21 @@ class Status(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+RUNG = "rung/"
+"""Before the name of a metric: its value on the questions that every epoch of every trial is
+validated on, where the last epoch is validated on more (`search.scheduler.rung_examples`)."""
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """A trained model's scores under a setting that needs no training."""
+
+    values: dict[str, object]
+    """What differs from the trial, by dotted path; nothing for the trial as it was trained."""
+    metrics: dict[str, float]
+    """`val/...` on all validation questions."""
+
+
 @dataclass
 class TrialRecord:
     """One trial: what it tried, what came of it."""
@@ -45,6 +60,39 @@ class TrialRecord:
     """Folder of the best epoch's model, relative to the search folder."""
     reason: str | None = None
     """Why it failed, diverged or is infeasible, in one line."""
+    rescored: list[Rescored] = field(default_factory=list)
+    """Its model under every setting of `rescore`, the trained one first; empty where it was not
+    among the best."""
+
+
+@dataclass
+class FinalRun:
+    """A trial trained again with another seed, and scored on the test questions."""
+
+    trial: int
+    seed: int
+    values: dict[str, object] = field(default_factory=dict)
+    """Its best setting of `rescore`, under which it is scored."""
+    status: Status = Status.RUNNING
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    """Metrics of each validation, in order."""
+    checkpoint: str | None = None
+    """Folder of the best epoch's model, relative to the search folder."""
+    reason: str | None = None
+    """Why it failed or diverged, in one line."""
+    val: dict[str, float] | None = None
+    """`val/...` of that model under `values`."""
+    test: dict[str, float] | None = None
+    """`test/...` of the same; None until it is scored, which it is once."""
+
+    def start(self) -> None:
+        """Forget an earlier attempt that came to nothing."""
+        self.status, self.reason, self.epochs, self.checkpoint = Status.RUNNING, None, [], None
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        return f"trial-{self.trial:04d}-seed-{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -71,6 +119,10 @@ class SearchRecord:
     wall_s: float | None = None
     """From the first trial's start to the end; None while it runs."""
     trials: dict[int, TrialRecord] = field(default_factory=dict)
+    rung_examples: int | None = None
+    """Validation questions of every epoch but the last; None where all are asked always."""
+    final: list[FinalRun] = field(default_factory=list)
+    """The best trials and the baseline, each trained again with several seeds."""
 
     @property
     def search(self) -> str:
@@ -79,19 +131,50 @@ class SearchRecord:
 
     def best_epoch(self, trial: TrialRecord) -> dict[str, float] | None:
         """Give the metrics of a trial's best validation, the one its checkpoint is from."""
-        sign = 1.0 if self.goal == "max" else -1.0
-        return max(trial.epochs, key=lambda epoch: sign * epoch[self.metric], default=None)
+        # compared on the questions that all epochs have in common
+        return max(
+            trial.epochs,
+            key=lambda epoch: self.sign * epoch.get(f"{RUNG}{self.metric}", epoch[self.metric]),
+            default=None,
+        )
+
+    @property
+    def sign(self) -> float:
+        """What the objective is multiplied with to be better where it is larger."""
+        return 1.0 if self.goal == "max" else -1.0
+
+    def best_setting(self, trial: TrialRecord) -> Rescored | None:
+        """Give the setting under which a trial's model is best, the first among equals."""
+        return max(
+            trial.rescored,
+            key=lambda rescored: self.sign * rescored.metrics[self.metric],
+            default=None,
+        )
+
+    def metrics_of(self, trial: TrialRecord) -> dict[str, float] | None:
+        """Give the metrics of a trial's best model, asked as it answers best."""
+        epoch, setting = self.best_epoch(trial), self.best_setting(trial)
+        if epoch is None or setting is None:
+            return epoch
+        return epoch | setting.metrics
+
+    def is_partial(self, trial: TrialRecord) -> bool:
+        """Tell whether the best model of a trial was validated on some questions only."""
+        epoch = self.best_epoch(trial)
+        if self.rung_examples is None or epoch is None or trial.rescored:
+            return False
+        return f"{RUNG}{self.metric}" not in epoch
 
     def ranked(self) -> list[TrialRecord]:
         """Give trials that reported and are not bad, best first; the earlier among equals."""
-        sign = 1.0 if self.goal == "max" else -1.0
+        # those stopped when validated on some questions come after those validated on all
         scored = [
-            (-sign * best[self.metric], record.trial, record)
+            (self.is_partial(record), -self.sign * best[self.metric], record.trial, record)
             for record in self.trials.values()
             if record.status not in {Status.DIVERGED, Status.INFEASIBLE}
-            and (best := self.best_epoch(record)) is not None
+            and (best := self.metrics_of(record)) is not None
         ]
-        return [record for _, _, record in sorted(scored, key=lambda row: row[:2])]
+        return [record for *_, record in sorted(scored, key=lambda row: row[:3])]
 
     def save(self) -> None:
         """Write the record; a crash leaves the one before."""
@@ -116,17 +199,26 @@ class SearchRecord:
             raise BadInputError.single(folder, f"no search here: {RECORD_FILE} is missing")
         try:
             content = json.loads(file.read_text())
-            trials = [TrialRecord(**_renamed(row)) for row in content.pop("trials")]
+            trials = [_trial_of(row) for row in content.pop("trials")]
+            final = [FinalRun(**row) for row in content.pop("final", ())]
             indexes = {name: UsedIndex(**row) for name, row in content.pop("indexes").items()}
             content["status"] = Status(content["status"])
-            record = cls(folder=folder.resolve(), indexes=indexes, **content)
+            record = cls(folder=folder.resolve(), indexes=indexes, final=final, **content)
         except (ValueError, TypeError, KeyError) as error:
             what = f"the record is damaged ({error}); restore it or run the search again"
             raise BadInputError.single(file, what) from error
         for trial in trials:
             trial.status = Status(trial.status)
-            record.trials[trial.trial] = trial
+        for run in final:
+            run.status = Status(run.status)
+        record.trials |= {trial.trial: trial for trial in trials}
         return record
+
+
+def _trial_of(row: dict[str, Any]) -> TrialRecord:  # Any: as JSON has it
+    trial = TrialRecord(**_renamed(row))
+    trial.rescored = [Rescored(**setting) for setting in row.get("rescored", ())]
+    return trial
 
 
 def _renamed(row: dict[str, Any]) -> dict[str, Any]:  # Any: as JSON has it

@@ -129,6 +129,7 @@ def _open_record(spec: Spec, indexes: dict[str, PassageIndex], output: Path) -> 
             for name, index in indexes.items()
         },
         tracking_uri=spec.file.tracking.uri,
+        rung_examples=spec.file.search.scheduler.rung_examples,
         started=now.isoformat(timespec="seconds"),
     )
     record.save()

@@ -21,6 +21,9 @@ TRIAL_KEY = "trial"
 LAST_KEY = "is_last"
 """Where a result of Tune says that the trial ends with it by itself."""
 
+COMPARED_KEY = "compared"
+"""Where a result of Tune has the objective on the questions that all epochs were asked."""
+
 VERDICT_KEY, REASON_KEY = "verdict", "reason"
 """Where a result of Tune says that the trial diverged or is infeasible, and why."""
 

@@ -22,7 +22,7 @@ from ragsearch.errors import BadInputError, RagsearchError
 from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.store import Passage
 from ragsearch.search.ending import Ending, broken, verdict_on
-from ragsearch.search.space import LAST_KEY, TRIAL_KEY
+from ragsearch.search.space import COMPARED_KEY, LAST_KEY, TRIAL_KEY
 from ragsearch.spec import ConstraintSection, Spec, TrialSection
 from ragsearch.spec.trial import RAG_TYPES
 from ragsearch.training.trace import TRACE_FILE, traced
@@ -97,7 +97,7 @@ def _train(config: dict[str, object], job: TrialJob, workers: "Workers") -> None
     number = config[TRIAL_KEY]
     is_traced = trial.train.profile and workers.rank == 0
     trace = job.folder / folder_name(number) / TRACE_FILE if is_traced else None
-    with _retriever(job, trial, f"trial {number}", workers) as retriever, traced(trace):
+    with retriever_for(job, trial, f"trial {number}", workers) as retriever, traced(trace):
         fit_trial(
             trial,
             questions,
@@ -107,6 +107,7 @@ def _train(config: dict[str, object], job: TrialJob, workers: "Workers") -> None
             seed=file.seed,
             workers=workers,
             tokens=job.tokens,
+            rung_examples=file.search.scheduler.rung_examples,
         )
 
 
@@ -122,7 +123,11 @@ class _Reports:
         from ray import tune
 
         self._ending = self._ending or broken(self._constraints, state.metrics, state.epoch)
-        result = state.metrics | {"epoch": state.epoch, LAST_KEY: state.is_last}
+        result = state.metrics | {
+            "epoch": state.epoch,
+            LAST_KEY: state.is_last,
+            COMPARED_KEY: state.compared,
+        }
         told = result | self._ending.as_result() if self._ending else result
         if not state.is_best:
             tune.report(told)
@@ -140,9 +145,10 @@ def _report_ending(ending: Ending, metric: str) -> None:
     tune.report({"epoch": 0, metric: math.nan, **ending.as_result()})
 
 
-def _retriever(
-    job: TrialJob, trial: TrialSection, who: str, workers: "Workers"
+def retriever_for(
+    job: TrialJob, trial: TrialSection, who: str, workers: "Workers | None" = None
 ) -> AbstractContextManager["Retriever | None"]:
+    """Have somebody find passages for a configuration, nobody if it reads none."""
     if trial.model.type not in RAG_TYPES:
         return nullcontext()
     return retriever_of(job.indexes[trial.retrieval.index], trial, who, workers)

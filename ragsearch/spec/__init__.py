@@ -24,7 +24,7 @@ The modules, in the order the data travels:
 from ragsearch.spec.domains import Choice, Domain, Int, Log, Ordinal, Uniform, parse_domain
 from ragsearch.spec.durations import wall_s
 from ragsearch.spec.index_section import ChunkSection, IndexSection
-from ragsearch.spec.load import Spec, load_spec
+from ragsearch.spec.load import Spec, load_spec, with_values
 from ragsearch.spec.schema import (
     METRICS,
     SIGNS,
@@ -55,4 +55,5 @@ __all__ = [
     "load_spec",
     "parse_domain",
     "wall_s",
+    "with_values",
 ]

@@ -63,14 +63,7 @@ class Spec:
         Raises:
             BadInputError: If the trial refuses a value or has no such key.
         """
-        values = {path: _python_scalar(value) for path, value in overrides.items()}
-        try:
-            trial = without_useless(merged(self.file.trial.model_dump(), values))
-            return TrialSection.model_validate(trial)
-        except ValidationError as error:
-            findings = findings_of(error, TrialSection)
-            mistakes = [Mistake("", _in_trial(path), what) for path, what, _ in findings]
-            raise BadInputError(mistakes) from error
+        return with_values(self.file.trial, overrides)
 
     def resolved(self) -> dict[str, object]:
         """Return the whole file as plain data: defaults filled in, paths absolute."""
@@ -112,6 +105,26 @@ class Spec:
         """
         parts = tuple(path.split(".")) if isinstance(path, str) else path
         return self.places.mistake(Finding(parts, what))
+
+
+def with_values(trial: TrialSection, overrides: Mapping[str, object]) -> TrialSection:
+    """Return a trial with other values at dotted paths, validated again.
+
+    Args:
+        trial: The configuration.
+        overrides: As of `Spec.trial_with`.
+
+    Raises:
+        BadInputError: If the trial refuses a value or has no such key.
+    """
+    values = {path: _python_scalar(value) for path, value in overrides.items()}
+    try:
+        changed = without_useless(merged(trial.model_dump(), values))
+        return TrialSection.model_validate(changed)
+    except ValidationError as error:
+        findings = findings_of(error, TrialSection)
+        mistakes = [Mistake("", _in_trial(path), what) for path, what, _ in findings]
+        raise BadInputError(mistakes) from error
 
 
 def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> Spec:

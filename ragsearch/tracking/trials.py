@@ -117,7 +117,7 @@ class TrialRuns(LoggerCallback):
     @override
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, object]) -> None:
         """Take the metrics of one validation; write them when they are worth a call."""
-        if not result.get("epoch"):
+        if not result.get("epoch") and "val/n" not in result:
             return  # no validation
         child, now_ms = self._child_of(trial), self._now_ms()
         step = int(cast("float", result["epoch"]))
