@@ -1,4 +1,4 @@
-"""Commands over a finished search and its bundles: trials, export, eval, score, ask."""
+"""Commands over a finished search and its bundles: trials, final, export, eval, score, ask."""
 
 import shlex
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ragsearch.cli.options import IndexFolder, Json, Output, Search
+from ragsearch.cli.options import IndexFolder, Json, Output, Overrides, Search
 from ragsearch.cli.printing import cell, print_json, print_pairs, print_table, say
 from ragsearch.errors import BadInputError
 
@@ -41,6 +41,32 @@ def trials(search: Search = None, *, output: Output = Path("runs"), json: Json =
         print_json(leaderboard(record))
     else:
         show_trials(record)
+
+
+@commands.command(epilog="Example: ragsearch final -o final.top_k=2 -o data.test=test.jsonl")
+def final(
+    search: Search = None,
+    *,
+    override: Overrides = None,
+    output: Output = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Train the best trials again with new seeds, and compare on test.
+
+    The baseline is among them. Each model is scored once on the test questions, which nothing
+    else reads, and the winner by validation is compared with the baseline and the runner-up: by
+    how much it is better, with a 95 % interval over questions and seeds. What is there already
+    is not done again. -o sets final.top_k and seeds, data.test and n_test, resources, pool.
+    """
+    from ragsearch.results.final import run_final_of
+    from ragsearch.results.leaderboard import find_search
+
+    record = find_search(search, output)
+    comparison = run_final_of(record, override or ())
+    if json:
+        print_json({"search": record.search, "final": comparison.as_dict()})
+    else:
+        _show_final(record)
 
 
 @commands.command(epilog="Example: ragsearch export quickstart-20260102-030405 --to best")
@@ -235,7 +261,22 @@ def show_trials(record: "SearchRecord") -> None:
     table = rows(record)
     columns = list(table[0]) if table else ["trial", "status"]
     print_table(columns, [list(row.values()) for row in table])
+    _show_final(record)
     for line in _closing_lines(record):
+        typer.echo(line)
+
+
+def _show_final(record: "SearchRecord") -> None:
+    from ragsearch.search.comparison import compare
+
+    comparison = compare(record)
+    if comparison is None:
+        return
+    from ragsearch.results.final import final_lines, final_rows
+
+    table = final_rows(comparison)
+    print_table(list(table[0]), [list(row.values()) for row in table])
+    for line in final_lines(comparison):
         typer.echo(line)
 
 
@@ -247,7 +288,7 @@ def _closing_lines(record: "SearchRecord") -> list[str]:
         return lines
     best, scores = ranked[0], {0: ""}
     for trial in (best, record.trials.get(0)):
-        if trial is not None and (epoch := record.best_epoch(trial)) is not None:
+        if trial is not None and (epoch := record.metrics_of(trial)) is not None:
             scores[trial.trial] = cell(epoch[record.metric])
     baseline = f"; the baseline has {scores[0]}" if best.trial and scores[0] else ""
     is_near = record.folder.parent == Path("runs").resolve()  # where `export` looks itself

@@ -22,7 +22,7 @@ COMMANDS = dict(walk(typer.main.get_command(app)))
 
 def test_all_commands_are_there():
     assert {" ".join(path) for path in COMMANDS} == {
-        "", "init", "validate", "run", "trials", "export", "eval", "score", "ask",
+        "", "init", "validate", "run", "trials", "final", "export", "eval", "score", "ask",
         "index", "index build", "index import", "index info",
         "pool", "pool ls", "pool start", "pool stop",
         "pool alias",
