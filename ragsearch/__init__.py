@@ -6,8 +6,10 @@ The map: the packages in the order the data travels, each with its modules in th
     quickstart  shipped data and models; files only
 
     spec        a space file becomes a frozen Spec, every mistake with its line
-                  document draft paths section trial index_section schema domains durations
-                  keys knobs folders messages models uses rescoring rules load
+                  document environment extends draft paths section trial index_section
+                  schema domains domain_parser amounts keys grammar expressions space
+                  space_parser space_rules knobs folders messages models uses rescoring rules
+                  spec load json_schema
     data        questions and corpora from files, checked row by row
                   rows lines ids questions gold passages chunks check
     index       a corpus becomes passages, vectors and FAISS, named by a fingerprint
@@ -17,21 +19,22 @@ The map: the packages in the order the data travels, each with its modules in th
                   retriever stock distributed memory meter batcher cache wire server replica
                   placement gauges actors lease routes local client start alias info pool
     training    one trial: question to hits to contexts to marginal loss, fit and scored
-                  parts encoder_only lora model contexts tokens pipeline loss encoded decode
-                  metrics workers evaluation sweep collapse optimizer rungs module
-                  trace fit
+                  parts encoder_only lora model contexts tokens pipeline loss encoded marginal
+                  decode metrics workers evaluation sweep collapse optimizer rungs module origin
+                  randomness state trace fit
     tracking    MLflow: a run a search, a run a trial
                   search_run trials final child
     search      many trials: planned, proposed, stopped, recorded
-                  cores plan run tokens launch cluster space scheduler record ending trainable
-                  workers progress evaluations rescoring final bootstrap comparison finish
+                  cores plan run lock agree widen tokens launch cluster journal record chosen
+                  study space samplers searcher scheduler replay ending trainable workers budget
+                  disk standing progress evaluations rescoring final bootstrap comparison finish
     results     what one does with a search: look, export, evaluate, ask
                   leaderboard final bundle export card answering predictions evaluate ask
     bench       what a retrieval call and a training step cost, side by side
                   plan indexes client connections processes designs same costs retrieval
                   report train_plan models trainee trainees train train_report
     cli         the commands: parse, call one function, print
-                  app options space starter index pool results bench printing
+                  app options space starter live index pool results bench printing
     __main__    `python -m ragsearch`
 
 Imports only go up this list: `spec` knows nothing of `search`. What the functions below need is

@@ -1,7 +1,7 @@
 """What may go wrong on purpose, and the exit code each kind ends the program with.
 
 Knows nothing of the rest of ragsearch. Exit codes: 0 done, 1 our fault, 2 bad input,
-3 pool or cluster unavailable, 4 every trial failed, 130 interrupted.
+3 pool, cluster or disk space unavailable, 4 every trial failed, or too many, 130 interrupted.
 """
 
 from collections.abc import Iterable
@@ -67,8 +67,20 @@ class ClusterUnavailableError(RagsearchError):
     exit_code: ClassVar[int] = 3
 
 
+class DiskFullError(RagsearchError):
+    """A search ended because the disk took no more; what was written is kept."""
+
+    exit_code: ClassVar[int] = 3
+
+
 class EveryTrialFailedError(RagsearchError):
     """A search ended without one trial that reported its objective."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class TooManyFailedError(RagsearchError):
+    """A search was given up since too many of its trials crashed; the others are kept."""
 
     exit_code: ClassVar[int] = 4
 

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -147,9 +148,12 @@ def evaluate_bundles(  # noqa: PLR0913 - its options
 ) -> None:
     """Score bundles on questions with answers, one row each.
 
-    Prints exact match, F1, ROUGE-L, NLL a token, recall and MRR of passages. On the search's
-    own validation questions they are what the search reported. With --mode retrieval only
-    passages are looked for: precision (where the data has gold titles), recall and MRR.
+    Prints exact match, F1, ROUGE-L, NLL a token, recall and MRR of passages, and three signs of
+    retrieval collapse, of the passages that are read: the share of different ones, the share of
+    questions with the most frequent first one, and the mean entropy of their weights in nats.
+    On the search's own validation questions they are what the search reported. With --mode
+    retrieval only passages are looked for: precision (where the data has gold titles), recall,
+    MRR and the signs.
     --n-docs, --ef-search and --nprobe ask the index in another way than the trial did, without
     training again.
 
@@ -224,7 +228,7 @@ def _show_scores(scored: "list[Evaluation]", *, json: bool) -> None:
     elif len(rows) == 1:
         print_pairs(scored[0].summary)
     else:
-        columns = list(rows[0])
+        columns = list(dict.fromkeys(chain(*sorted(rows, key=len, reverse=True))))
         print_table(columns, [[row.get(column) for column in columns] for row in rows])
 
 
@@ -283,6 +287,9 @@ def _show_final(record: "SearchRecord") -> None:
 def _closing_lines(record: "SearchRecord") -> list[str]:
     look = shlex.join(["mlflow", "ui", "--backend-store-uri", record.tracking_uri])
     lines = [f"search  {record.search}, {record.status}", f"look    {look}"]
+    search = record.named
+    if record.can_go_on:
+        lines.append("resume  " + shlex.join(["ragsearch", "run", "--resume", search]))
     ranked = record.ranked()
     if not ranked:
         return lines
@@ -291,12 +298,10 @@ def _closing_lines(record: "SearchRecord") -> list[str]:
         if trial is not None and (epoch := record.metrics_of(trial)) is not None:
             scores[trial.trial] = cell(epoch[record.metric])
     baseline = f"; the baseline has {scores[0]}" if best.trial and scores[0] else ""
-    is_near = record.folder.parent == Path("runs").resolve()  # where `export` looks itself
-    search = record.search if is_near else str(record.folder)
     export_it = shlex.join(["ragsearch", "export", search, "--to", "best"])
     return [
         lines[0],
         f"best    trial {best.trial}, {record.metric} {scores[best.trial]}{baseline}",
-        lines[1],
+        *lines[1:],
         f"export  {export_it}",
     ]

@@ -7,20 +7,23 @@ from pathlib import Path
 
 from ragsearch.errors import BadInputError, Mistake
 
+SCHEMA = "space.schema.json"
+"""File by which editors complete and check space files; it lies beside them."""
 _SAMPLE_FOLDERS = ("data", "models")
 
 
 def copy_starter(folder: Path, *, with_sample: bool) -> list[Path]:
-    """Write `space.yaml`, and with the sample also `data/` and `models/`, into a folder.
+    """Write `space.yaml` and its schema, with the sample also `data/` and `models/`.
 
     Returns:
-        What was written: the space file and the top of each folder.
+        What was written: the space file, the schema and the top of each folder.
 
     Raises:
         BadInputError: If any of it exists already; then nothing is written.
     """
     wanted = [
         folder / "space.yaml",
+        folder / SCHEMA,
         *(folder / name for name in _SAMPLE_FOLDERS if with_sample),
     ]
     _refuse_existing(folder, wanted)
@@ -31,6 +34,7 @@ def copy_starter(folder: Path, *, with_sample: bool) -> list[Path]:
         for name in _SAMPLE_FOLDERS:
             _copy_folder(files("ragsearch") / "quickstart" / name, folder / name)
     wanted[0].write_text(text, encoding="utf-8")
+    wanted[1].write_bytes((shipped_spaces() / SCHEMA).read_bytes())
     return wanted
 
 

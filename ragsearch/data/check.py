@@ -14,6 +14,7 @@ from ragsearch.data.questions import PlacedQuestion, read_placed_questions
 from ragsearch.data.rows import MistakeList
 from ragsearch.errors import BadInputError, Mistake
 from ragsearch.spec import IndexSection, Spec
+from ragsearch.spec.document import KeyPath
 from ragsearch.spec.folders import n_passages_in
 
 MAX_PASSAGE_WORDS = 400
@@ -157,26 +158,28 @@ def _all(questions: Mapping[str, list[PlacedQuestion]]) -> Iterator[PlacedQuesti
 
 
 def _too_many_docs(spec: Spec, n_passages: Mapping[str, int]) -> Iterator[Mistake]:
-    retrieval = spec.file.trial.retrieval
-    yield from _unfilled(spec, "trial", retrieval.n_docs, {retrieval.index}, n_passages)
-    domains = spec.domains
-    if not domains.keys() & {"retrieval.n_docs", "retrieval.index"}:
-        return
-    n_docs, names = domains.get("retrieval.n_docs"), domains.get("retrieval.index")
-    most = max((n for n in n_docs.probes() if isinstance(n, int)), default=0) if n_docs else 0
-    indexes = set(map(str, names.probes())) if names else {retrieval.index}
-    yield from _unfilled(spec, "space", most or retrieval.n_docs, indexes, n_passages)
+    """Find indexes with fewer passages than a trial asks for: the baseline, then any."""
+    baseline, *others = spec.combinations("retrieval.index", "retrieval.n_docs")
+    most: dict[str, int] = {}
+    for index, n_docs in others:
+        most[str(index)] = max(int(str(n_docs)), most.get(str(index), 0))
+    yield from _unfilled(
+        spec,
+        ("trial", "retrieval", "n_docs"),
+        {str(baseline[0]): int(str(baseline[1]))},
+        n_passages,
+    )
+    paths = ("retrieval.n_docs", "retrieval.index")
+    asking = [e.name for path in paths for e in spec.space.entries if path in e.paths]
+    yield from _unfilled(spec, ("space", *asking[:1]), most, n_passages)
 
 
 def _unfilled(
-    spec: Spec, top: str, n_docs: int, names: set[str], n_passages: Mapping[str, int]
+    spec: Spec, path: KeyPath, asked: Mapping[str, int], n_passages: Mapping[str, int]
 ) -> Iterator[Mistake]:
-    varies = "retrieval.n_docs" in spec.domains
-    in_space = ("space", "retrieval.n_docs" if varies else "retrieval.index")
-    path = in_space if top == "space" else ("trial", "retrieval", "n_docs")
-    for name in sorted(names):
-        if n_docs > n_passages.get(name, n_docs):
-            n = n_passages[name]
+    for name, n_docs in sorted(asked.items()):
+        n = n_passages.get(name, n_docs)
+        if n_docs > n:
             what = f"asks for {n_docs} passages, but index '{name}' holds {n}; ask for fewer"
             yield spec.mistake(path, what)
 

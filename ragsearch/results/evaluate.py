@@ -21,6 +21,7 @@ from ragsearch.results.answering import (
 from ragsearch.results.bundle import open_bundle
 from ragsearch.results.predictions import prediction_of, read_predictions
 from ragsearch.training import evaluation
+from ragsearch.training.collapse import collapse_signs
 from ragsearch.training.evaluation import Example, Retrieval, validation_arithmetic
 from ragsearch.training.metrics import RECALL_AT
 
@@ -73,7 +74,8 @@ def evaluate(
             nothing is trained or loaded for it.
 
     Returns:
-        `em`, `f1`, `rouge_l`, `nll` a token, `recall_at_k` and `mrr_at_k`.
+        `em`, `f1`, `rouge_l`, `nll` a token, and with an index `recall_at_k`, `mrr_at_k` and
+        the signs of retrieval collapse (`training.collapse`).
 
     Raises:
         BadInputError: If the bundle, the questions or the index cannot be used.
@@ -111,7 +113,8 @@ def evaluate_retrieval(
         at: Each k of the scores; 1, 5 and 10 by default.
 
     Returns:
-        `precision_at_k` if every question has gold titles, `recall_at_k` and `mrr_at_k`.
+        `precision_at_k` if every question has gold titles, `recall_at_k`, `mrr_at_k` and the
+        signs of retrieval collapse.
 
     Raises:
         BadInputError: If the bundle, the questions or the index cannot be used, or a k is
@@ -188,7 +191,7 @@ def score_predictions(predictions: Path, at: Sequence[int] = ()) -> list[Evaluat
 
 
 def _summary(scored: Sequence[Retrieval], at: Sequence[int]) -> dict[str, float]:
-    """Return average scores; of retrieval at each k, in its order, none without a k."""
+    """Return average scores; of retrieval at each k, and none of it without a k."""
     answered = [one for one in scored if isinstance(one, Example)]
     said = evaluation.summarise(answered, recall=False)
     summary = {name: said[name] for name in _ANSWER_SCORES if name in said}
@@ -199,7 +202,7 @@ def _summary(scored: Sequence[Retrieval], at: Sequence[int]) -> dict[str, float]
             for k in ks
         }
     if ks:
-        summary |= evaluation.summarise_retrieval(scored, ks)
+        summary |= evaluation.summarise_retrieval(scored, ks) | collapse_signs(scored)
     return summary | {"n": len(scored)}
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from ragsearch.errors import BadInputError, SearchInterruptedError
 from ragsearch.index.open import open_index
+from ragsearch.search.chosen import BASELINE
 from ragsearch.search.cluster import prepare
-from ragsearch.search.comparison import BASELINE, Comparison, compare
+from ragsearch.search.comparison import Comparison, compare
+from ragsearch.search.lock import locked
 from ragsearch.search.record import SearchRecord, Status
 from ragsearch.spec import Spec, load_spec
 from ragsearch.spec.schema import FinalSection
@@ -33,6 +35,7 @@ def run_final_of(record: SearchRecord, overrides: Sequence[str] = ()) -> Compari
 
     Raises:
         BadInputError: If there is no test file, or the search cannot be gone on with.
+        DiskFullError: If the disk is full; what was finished is kept.
         SearchInterruptedError: If the user stopped it; what was finished is kept.
     """
     spec = _spec_of(record, overrides)
@@ -44,10 +47,12 @@ def run_final_of(record: SearchRecord, overrides: Sequence[str] = ()) -> Compari
         if index.manifest.fingerprint != record.indexes[name].fingerprint:
             what = f"is not the index {name!r} of the search any more; build that one again"
             raise BadInputError.single(index.folder, what)
-    try:
-        interrupted = run_final_alone(spec, record, indexes, record.folder.parent / "tokens")
-    finally:
-        record.save()
+    with locked(record.folder):
+        try:
+            tokens = record.folder.parent / "tokens"
+            interrupted = run_final_alone(spec, record, indexes, tokens)
+        finally:
+            record.save()
     comparison = compare(record)
     if interrupted:
         raise SearchInterruptedError(
@@ -69,6 +74,9 @@ def _spec_of(record: SearchRecord, overrides: Sequence[str]) -> Spec:
         key = text.partition("=")[0]
         if not any(key == known or key.startswith(f"{known}.") for known in _MAY_CHANGE):
             what = f"the search has ended; what can be set is {', '.join(_MAY_CHANGE)}"
+            raise BadInputError.single(f"-o {key}", what)
+        if key.startswith("data.") and any(run.test for run in record.final):
+            what = "final runs were scored on test questions already, and others would not do"
             raise BadInputError.single(f"-o {key}", what)
     file = record.folder / "resolved.json"
     resolved = json.loads(file.read_text(encoding="utf-8"))

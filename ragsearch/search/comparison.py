@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from ragsearch.search.chosen import BASELINE
 from ragsearch.search.record import FinalRun, SearchRecord
 
 if TYPE_CHECKING:  # it loads numpy, which most searches have no need of
     from ragsearch.search.bootstrap import Bootstrap, Interval, Scores
 
-BASELINE = 0
 _RANKS = {"recall_at_1": 1, "recall_at_5": 5, "recall_at_10": 10}
 _RECIPROCAL_TO = 10
 

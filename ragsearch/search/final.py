@@ -17,15 +17,16 @@ from ray import tune
 from ray.tune.experiment import Trial
 from typing_extensions import override
 
+from ragsearch.search.chosen import finalists
 from ragsearch.search.ending import ending_of
 from ragsearch.search.evaluations import Evaluation, Outcome, Scored, evaluate_all
-from ragsearch.search.progress import REPORTED
-from ragsearch.search.record import FinalRun, SearchRecord, Status, TrialRecord
-from ragsearch.search.rescoring import BASELINE
-from ragsearch.search.space import COMPARED_KEY, TRIAL_KEY, VERDICT_KEY
-from ragsearch.search.trainable import TrialJob, run_trial
+from ragsearch.search.progress import EndOfSearch, checkpoint_of, drop_states, folder_of
+from ragsearch.search.record import FinalRun, SearchRecord, Status
+from ragsearch.search.space import TRIAL_KEY, VERDICT_KEY
+from ragsearch.search.trainable import MODEL_KEY, TrialJob, run_trial
 from ragsearch.spec import Spec
 from ragsearch.spec.schema import FinalSection, SchedulerSection
+from ragsearch.tracking.trials import metrics_of
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ Tell = Callable[[FinalRun], object]
 def run_final(
     record: SearchRecord,
     job: TrialJob,
-    interrupted: Callable[[], bool],
+    end: EndOfSearch,
     tell: Tell,
     most_at_once: int | None = None,
 ) -> None:
@@ -49,7 +50,7 @@ def run_final(
     Args:
         record: Of a search whose trials have ended; its `final` is filled and saved.
         job: What its trials share, their pools being there.
-        interrupted: Tells whether the user wants to leave.
+        end: Tells whether the user wants to leave.
         tell: Told of each run.
         most_at_once: Runs at a time; None where Ray's placing is enough.
     """
@@ -58,12 +59,17 @@ def run_final(
     runs = _wanted(record, settings)
     record.save()
     waiting = [run for run in runs if run.checkpoint is None or run.status is Status.RUNNING]
-    if waiting and not interrupted():
+    if waiting and not end.is_cut_off:
         log.info("final: %d runs to train", len(waiting))
-        _train(record, job, waiting, interrupted, most_at_once)
-    _test(record, job, interrupted, runs)
+        _train(record, job, waiting, end, most_at_once)
+    for run in waiting:  # Tune says nothing of those that it ends at once
+        if run.status is Status.RUNNING:
+            run.status = Status.INTERRUPTED
+    record.save()
+    _test(record, job, end, runs)
     for run in runs:
-        tell(run)
+        if not run.is_open:
+            tell(run)
 
 
 def _wanted(record: SearchRecord, settings: FinalSection) -> list[FinalRun]:
@@ -84,18 +90,11 @@ def _wanted(record: SearchRecord, settings: FinalSection) -> list[FinalRun]:
     return runs
 
 
-def finalists(record: SearchRecord, top_k: int) -> list[TrialRecord]:
-    """Return the best trials of a search, and the baseline, whatever became of it."""
-    best = record.ranked()[:top_k]
-    baseline = record.trials.get(BASELINE)
-    return best if baseline is None or baseline in best else [*best, baseline]
-
-
 def _train(
     record: SearchRecord,
     job: TrialJob,
     runs: Iterable[FinalRun],
-    interrupted: Callable[[], bool],
+    end: EndOfSearch,
     most_at_once: int | None,
 ) -> None:
     per_trial = job.spec.file.resources.per_trial
@@ -103,7 +102,6 @@ def _train(
         {"trial": run.trial, "seed": run.seed, "params": record.trials[run.trial].params}
         for run in runs
     ]
-    end = _End(interrupted)
     trainable = tune.with_resources(
         partial(_train_again, job=job),
         tune.PlacementGroupFactory(
@@ -121,14 +119,14 @@ def _train(
         run_config=tune.RunConfig(
             name=_new_folder(record.folder),
             storage_path=str(record.folder),
-            stop=end,
+            stop=_End(end),
             callbacks=[_Keeper(record, end)],
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=1,
-                checkpoint_score_attribute=COMPARED_KEY,
-                checkpoint_score_order=record.goal,
+                checkpoint_score_attribute=MODEL_KEY,
             ),
+            failure_config=tune.FailureConfig(max_failures=job.spec.file.resources.retries),
         ),
     ).fit()
 
@@ -137,7 +135,7 @@ def _train_again(config: dict[str, Any], job: TrialJob) -> None:
     """Train a trial's configuration with another seed, every epoch validated whole."""
     run = config[_RUN_KEY]
     spec = for_seed(job.spec, run["seed"])
-    run_trial({TRIAL_KEY: run["trial"], **run["params"]}, replace(job, spec=spec))
+    run_trial({TRIAL_KEY: run["trial"], **run["params"]}, replace(job, spec=spec, resumable={}))
 
 
 def for_seed(spec: Spec, seed: int) -> Spec:
@@ -169,8 +167,8 @@ def _new_folder(folder: Path) -> str:
 class _End(tune.Stopper):
     """Ends a run that diverged, and all where the user wants to leave."""
 
-    def __init__(self, interrupted: Callable[[], bool]) -> None:
-        self._interrupted = interrupted
+    def __init__(self, end: EndOfSearch) -> None:
+        self._end = end
 
     @override
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -178,13 +176,13 @@ class _End(tune.Stopper):
 
     @override
     def stop_all(self) -> bool:
-        return self._interrupted()
+        return self._end.is_cut_off
 
 
 class _Keeper(tune.Callback):
     """Keeps the record of these runs up to date."""
 
-    def __init__(self, record: SearchRecord, end: _End) -> None:
+    def __init__(self, record: SearchRecord, end: EndOfSearch) -> None:
         self._record, self._end = record, end
 
     @override
@@ -196,17 +194,14 @@ class _Keeper(tune.Callback):
         result: dict[str, Any],
         **info: object,
     ) -> None:
-        if VERDICT_KEY in result:
-            return
+        """Add an epoch, and remember where its model lies if it is the best yet."""
+        self._end.note_full_disk(result)
         run = self._of(trial)
-        run.epochs.append({
-            key: float(value)
-            for key, value in result.items()
-            if key == "epoch" or key.startswith(REPORTED)
-        })
-        if saved := result.get("checkpoint_dir_name"):
-            assert trial.path is not None  # a trial that reported has a folder
-            run.checkpoint = str(Path(trial.path, saved).relative_to(self._record.folder))
+        if VERDICT_KEY in result or max(1, result["epoch"]) <= len(run.epochs):
+            return  # how it ended; or what was reported before a crash
+        run.epochs.append(metrics_of(result))
+        if result[MODEL_KEY]:
+            run.checkpoint = self._record.relative(checkpoint_of(trial, result))
         self._record.save()
         metric, value = self._record.metric, run.epochs[-1][self._record.metric]
         log.info("final %s epoch %d: %s %.4f", run.name, result["epoch"], metric, value)
@@ -223,9 +218,18 @@ class _Keeper(tune.Callback):
     ) -> None:
         self._close(trial, failed=True)
 
+    @override
+    def on_trial_save(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: object
+    ) -> None:
+        """Drop states that a later one has taken the place of."""
+        if trial.checkpoint is not None:
+            drop_states(folder_of(trial), but=Path(trial.checkpoint.path))
+
     def _close(self, trial: Trial, *, failed: bool) -> None:
         run = self._of(trial)
-        run.status, run.reason = ending_of(self._end.stop_all, trial, failed=failed)
+        run.status, run.reason = ending_of(trial, failed=failed)
+        drop_states(folder_of(trial))
         self._record.save()
         if run.reason:
             log.warning("final %s %s: %s", run.name, run.status, run.reason)
@@ -242,7 +246,7 @@ class _Keeper(tune.Callback):
 def _test(
     record: SearchRecord,
     job: TrialJob,
-    interrupted: Callable[[], bool],
+    end: EndOfSearch,
     runs: Iterable[FinalRun],
 ) -> None:
     """Score every trained model that was not scored yet on the test questions."""
@@ -267,7 +271,7 @@ def _test(
             )
             for number, run in asked
         ]
-        for outcome in evaluate_all(job, evaluations, interrupted):
+        for outcome in evaluate_all(job, evaluations, lambda: end.is_cut_off):
             _take(record, outcome, keep)
 
 

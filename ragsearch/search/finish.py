@@ -5,9 +5,9 @@ with `rescored` and `final`, and MLflow told of both.
 """
 
 import logging
-from collections.abc import Mapping
 from functools import partial
 
+from ragsearch.search.agree import flatten
 from ragsearch.search.comparison import Comparison, compare
 from ragsearch.search.final import run_final
 from ragsearch.search.progress import EndOfSearch
@@ -36,17 +36,12 @@ def finish(
         run: The search in MLflow; None where it is not there.
         most_at_once: Runs at a time; None where Ray's placing is enough.
     """
-
-    def interrupted() -> bool:
-        return end.interrupted
-
-    if interrupted() or not record.ranked():
+    if end.is_cut_off or not record.ranked():
         return
-    if not record.final:  # those were chosen by what rescoring found
-        rescore(record, job, interrupted, partial(_tell_rescored, record, run))
-    if job.spec.file.final is None or interrupted():
+    rescore(record, job, end, partial(_tell_rescored, record, run))
+    if job.spec.file.final is None or end.is_cut_off:
         return
-    run_final(record, job, interrupted, partial(_tell_final, record, job, run), most_at_once)
+    run_final(record, job, end, partial(_tell_final, record, job, run), most_at_once)
     if comparison := compare(record):
         for difference in comparison.differences:
             log.info("final: %s", difference.verdict)
@@ -96,14 +91,3 @@ def _figures(comparison: Comparison) -> dict[str, float]:
         for name, interval in (means | gains).items()
         for end, value in zip(("", "_low", "_high"), interval, strict=True)
     }
-
-
-def flatten(section: Mapping[str, object], path: str = "") -> dict[str, object]:
-    """Write nested settings under dotted names."""
-    flat: dict[str, object] = {}
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{path}{key}.")
-        else:
-            flat[f"{path}{key}"] = value
-    return flat

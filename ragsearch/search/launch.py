@@ -7,7 +7,8 @@ Importing this imports Ray, so `cluster.prepare` comes first.
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,25 +17,42 @@ from ray.tune.experiment import Trial
 
 from ragsearch.index.open import PassageIndex
 from ragsearch.retrieval.pool import Layout, PoolPlan, serving
+from ragsearch.search.agree import flatten
+from ragsearch.search.budget import Budget
 from ragsearch.search.cluster import Cluster, cluster
 from ragsearch.search.cores import trials_at_once
 from ragsearch.search.ending import ending_of
-from ragsearch.search.finish import finish, flatten
+from ragsearch.search.finish import finish
 from ragsearch.search.progress import Bookkeeper, EndOfSearch
-from ragsearch.search.record import SearchRecord, Status
+from ragsearch.search.record import TUNE_FOLDER, SearchRecord, Status, TrialRecord
+from ragsearch.search.replay import Replay
 from ragsearch.search.scheduler import make_scheduler
-from ragsearch.search.space import COMPARED_KEY, TRIAL_KEY, make_searcher
-from ragsearch.search.trainable import IndexAddress, TrialJob, folder_name, run_trial, varied
+from ragsearch.search.searcher import StudySearcher
+from ragsearch.search.space import TRIAL_KEY
+from ragsearch.search.standing import Standing, Watch
+from ragsearch.search.study import SearchStudy
+from ragsearch.search.trainable import (
+    MODEL_KEY,
+    STATE_FOLDER,
+    IndexAddress,
+    TrialJob,
+    folder_name,
+    run_trial,
+    varied,
+)
 from ragsearch.spec import Spec
-from ragsearch.tracking import SearchRun, TrialRuns
+from ragsearch.spec.schema import BudgetSection
+from ragsearch.tracking import Known, SearchRun, TrialRuns
 
 log = logging.getLogger(__name__)
 
-_TUNE = "tune"  # the folder of Ray Tune in that of a search
-
 
 def run_trials(
-    spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex], tokens: Path
+    spec: Spec,
+    record: SearchRecord,
+    indexes: dict[str, PassageIndex],
+    tokens: Path,
+    watch: Watch | None = None,
 ) -> None:
     """Run every trial of a search and fill its record, its status included.
 
@@ -43,22 +61,43 @@ def run_trials(
         record: Its record, open.
         indexes: Those its trials can ask for, by name.
         tokens: Folder of their passages' tokens.
+        watch: Shows how the search stands while trials run.
     """
-    end = EndOfSearch(spec.file.budget.wall_s)
+    per_trial = spec.file.resources.per_trial
+    end = EndOfSearch(Budget(spec.file.budget, record, per_trial.all_gpu))
     with ExitStack() as stack:
         joined, job = stack.enter_context(_ready(spec, record, indexes, tokens))
-        run, tracker = stack.enter_context(_tracked(spec, record, end))
-        callbacks = [Bookkeeper(spec, record, end), tracker]
+        study = SearchStudy(spec, record.folder)
+        going_on = study.take_up(record, partial(record.note, wall_s=record.wall_s))
+        job = replace(job, resumable=resumable(record))
+        run, tracker = stack.enter_context(_tracked(spec, record))
+        scheduler = make_scheduler(spec)
+        callbacks = [Bookkeeper(spec, record, end), tracker, Replay(scheduler, record)]
+        n_trials = len(going_on) + max(0, spec.file.budget.trials - study.n_asked)
         most_at_once = _most_at_once(spec, joined)
-        tuner = _tuner(job, record, callbacks, end, most_at_once)
+        tuner = _tuner(
+            job,
+            record,
+            callbacks,
+            end,
+            tune.TuneConfig(
+                search_alg=StudySearcher(spec, study, going_on, end),
+                scheduler=scheduler,
+                num_samples=n_trials,
+                max_concurrent_trials=most_at_once,
+                reuse_actors=not per_trial.gpu,  # a fresh process frees GPU memory
+                trial_dirname_creator=_folder_name,
+            ),
+        )
+        pools = tuple(address.pool for address in job.indexes.values() if address.pool)
         with end.on_signals():
-            tuner.fit()
-            for trial in record.trials.values():  # Tune says nothing of those it ends at once
-                if trial.status is Status.RUNNING:
-                    trial.status = Status.INTERRUPTED
-            finish(record, job, end, run, most_at_once)
-        done = Status.FINISHED if record.ranked() else Status.FAILED
-        record.status = Status.INTERRUPTED if end.interrupted else done
+            if n_trials and not end.stop_all():  # else only what follows the trials is left
+                with _watched(watch, Standing(spec, record, end.budget, pools)):
+                    tuner.fit()
+            _close_trials(record, end)
+            if not end.budget.is_failed:
+                finish(record, job, end, run, most_at_once)
+        _close(record, end)
 
 
 def run_final_alone(
@@ -74,12 +113,17 @@ def run_final_alone(
 
     Returns:
         Whether the user interrupted it.
+
+    Raises:
+        DiskFullError: If the disk is full; what is there is kept.
     """
-    end = EndOfSearch(None)
+    end = EndOfSearch(Budget(BudgetSection(trials=spec.file.budget.trials), record))
     with _ready(spec, record, indexes, tokens) as (joined, job):
-        run = SearchRun.find(record.tracking_uri, spec.file.name, record.search)
+        run = SearchRun.find(_tracking_uri(spec, record), spec.file.name, record.id)
         with end.on_signals():
             finish(record, job, end, run, _most_at_once(spec, joined))
+    if end.disk_full is not None:
+        raise record.disk_full(end.disk_full)
     return end.interrupted
 
 
@@ -96,7 +140,62 @@ def _ready(
             name: stack.enter_context(reachable(spec, index, record.search))
             for name, index in indexes.items()
         }
-        yield joined, TrialJob(spec, reached, record.folder / _TUNE, tokens)
+        yield joined, TrialJob(spec, reached, record.tune_folder, tokens)
+
+
+def _watched(watch: Watch | None, standing: Standing) -> AbstractContextManager[None]:
+    return nullcontext() if watch is None else watch(standing)
+
+
+def _close_trials(record: SearchRecord, end: EndOfSearch) -> None:
+    """Say how the trials ended; Tune says nothing of those that it ends at once."""
+    budget = end.budget
+    record.wall_s, record.gpu_s = budget.used_s, budget.gpu_s
+    record.interrupt()
+    if not end.is_cut_off:
+        record.ended_by = budget.ended_by
+        log.info("search %s has ended: %s", record.search, record.ended_by)
+        record.status = Status.RUNNING  # until what follows is done, too
+    record.save()
+
+
+def _close(record: SearchRecord, end: EndOfSearch) -> None:
+    """Say how the search ended."""
+    if end.is_cut_off:
+        record.interrupt()
+        record.ended_by = None
+    else:
+        is_good = record.ranked() and not end.budget.is_failed
+        record.status = Status.FINISHED if is_good else Status.FAILED
+    if end.disk_full is not None:
+        raise record.disk_full(end.disk_full)
+
+
+def resumable(record: SearchRecord) -> dict[int, Path]:
+    """Return the checkpoints that trials go on from which have not ended, by their numbers.
+
+    Of those with a state it is the newest one that is not ahead of the record: what came after
+    it is done again.
+    """
+    found = {}
+    for number, trial in record.trials.items():
+        if trial.status.has_ended:
+            continue
+        states = record.folder.glob(
+            f"{TUNE_FOLDER}*/{folder_name(number)}/*/{STATE_FOLDER}/state.json"
+        )
+        after = {_epoch_of(state): state.parent.parent for state in states}
+        if done := [epoch for epoch in after if 0 < epoch <= trial.n_epochs]:
+            found[number] = after[max(done)]
+    return found
+
+
+def _epoch_of(state: Path) -> int:
+    """Return after which epoch a state is; 0 if that cannot be read."""
+    try:
+        return int(json.loads(state.read_text())["progress"]["epoch"])
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 @contextmanager
@@ -122,30 +221,39 @@ def _most_at_once(spec: Spec, joined: Cluster) -> int | None:
     return n_trials if n_trials < n_fit else spec.file.resources.max_concurrent
 
 
+def _tracking_uri(spec: Spec, record: SearchRecord) -> str:
+    tracking = spec.file.tracking
+    is_plain = tracking.uri == tracking.address  # else it may hold a password
+    return record.tracking_uri if is_plain else tracking.address
+
+
 @contextmanager
-def _tracked(
-    spec: Spec, record: SearchRecord, end: EndOfSearch
-) -> Iterator[tuple[SearchRun, TrialRuns]]:
+def _tracked(spec: Spec, record: SearchRecord) -> Iterator[tuple[SearchRun, TrialRuns]]:
     """Have the search and its trials written to MLflow."""
     file = spec.file
     sections = {"seed", "data", "pool", "search", "budget", "resources", "final"}
     run = SearchRun.open(
-        file.tracking.uri,
+        _tracking_uri(spec, record),
         file.name,
         record.search,
+        identity=record.id,
         params=flatten(file.model_dump(mode="json", include=sections)),
         tags={"ragsearch.search": record.search, "ragsearch.spec": spec.digest}
         | {
             f"ragsearch.index.{name}": used.fingerprint for name, used in record.indexes.items()
         },
     )
-    record.tracking_uri = run.uri
+    if file.tracking.uri == file.tracking.address:
+        record.tracking_uri = run.uri
     record.save()
     run.log_text(spec.text, "space.yaml")
     run.log_text(json.dumps(spec.resolved(), indent=2), "resolved.json")
 
+    runs = run.trial_runs(partial(_resolve, spec), ending_of)
+    if record.trials:
+        runs.take_up(map(_known, record.trials.values()))
     try:
-        yield run, run.trial_runs(partial(_resolve, spec), partial(ending_of, end.stop_all))
+        yield run, runs
         run.log_metrics(_best_metrics(record))
     except KeyboardInterrupt:  # the second Ctrl-C
         record.status = Status.INTERRUPTED
@@ -153,6 +261,16 @@ def _tracked(
     finally:
         ended = record.status is not Status.RUNNING
         run.close(record.status if ended else Status.FAILED)
+
+
+def _known(trial: TrialRecord) -> Known:
+    return Known(
+        trial.trial,
+        trial.params,
+        list(zip(trial.epochs, trial.reported, strict=True)),
+        str(trial.status) if trial.status.has_ended else None,
+        trial.reason,
+    )
 
 
 def _resolve(spec: Spec, config: Mapping[str, object]) -> dict[str, object]:
@@ -170,38 +288,31 @@ def _tuner(
     record: SearchRecord,
     callbacks: list[tune.Callback],
     end: EndOfSearch,
-    most_at_once: int | None,
+    config: tune.TuneConfig,
 ) -> tune.Tuner:
-    file = job.spec.file
-    per_trial = file.resources.per_trial
+    per_trial = job.spec.file.resources.per_trial
     trainable = tune.with_resources(
         partial(run_trial, job=job),
         tune.PlacementGroupFactory(
             per_trial.workers * [{"CPU": per_trial.cpu, "GPU": per_trial.gpu}]
         ),
     )
-    study = f"sqlite:///{record.folder / 'study.db'}"
     return tune.Tuner(
         trainable,
-        tune_config=tune.TuneConfig(
-            search_alg=make_searcher(job.spec, study, record.search),
-            scheduler=make_scheduler(job.spec),
-            num_samples=file.budget.trials,
-            max_concurrent_trials=most_at_once,
-            reuse_actors=not per_trial.gpu,  # a fresh process gives back all GPU memory
-            trial_dirname_creator=_folder_name,
-        ),
+        tune_config=config,
         run_config=tune.RunConfig(
-            name=_TUNE,
+            name=record.tune_folder.name,
             storage_path=str(record.folder),
             stop=end,
             callbacks=callbacks,
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=1,
-                checkpoint_score_attribute=COMPARED_KEY,
-                checkpoint_score_order=record.goal,
+                # the best and the last are kept: Tune spares the last, and the epoch of the
+                # model grows, while of equal metrics Tune would keep one without a model
+                checkpoint_score_attribute=MODEL_KEY,
             ),
+            failure_config=tune.FailureConfig(max_failures=job.spec.file.resources.retries),
         ),
     )
 

@@ -18,6 +18,7 @@ from ragsearch.retrieval.memory import readable
 from ragsearch.search.cores import AtOnce, n_replicas, trials_at_once
 from ragsearch.spec import Spec
 from ragsearch.spec.index_section import IndexSection
+from ragsearch.spec.trial import RAG_TYPES
 
 _REPLICA_BYTES = 120 << 20  # a Ray worker with faiss and pyarrow, index pages not counted
 _TORCH_BYTES = 180 << 20  # in a replica that searches with a sketch
@@ -26,6 +27,8 @@ _COPIES = {  # weights, gradients; two moments of AdamW, while Adafactor's are s
     "adamw": 4,
     "adafactor": 2,
 }
+
+RARE = 0.05  # below, a searcher asks twenty times for each trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Plan:
     trials: int
     varied: tuple[str, ...]
     """Dotted paths of what varies."""
+    acceptance: float | None
+    """Share of random proposals that the constraints accept; None without constraints."""
     max_epochs: int
     rungs: tuple[int, ...]
     """Epochs at which trials are compared; none without early stopping."""
@@ -85,6 +90,12 @@ class Plan:
             line += f", and busy with {_counted(threads, 'search thread')} while one waits"
         return [line]
 
+    def _acceptance_lines(self) -> list[str]:
+        if self.acceptance is None:
+            return []
+        share = f"{self.acceptance:.1%}"
+        return [f"accepted  {share} of random proposals; the rest break a constraint"]
+
     def _memory_line(self) -> str:
         if self.concurrent is None:
             return "memory    as many trials as the cluster has room for"
@@ -99,6 +110,7 @@ class Plan:
         lines = [
             f"trials    {self.trials} (trial 0 is the baseline){at_once}",
             f"varied    {', '.join(self.varied) or 'nothing: a plain training run'}",
+            *self._acceptance_lines(),
             f"epochs    up to {self.max_epochs}; {stops or 'compared at their end'}",
             f"questions {self.n_train} to train on, {self.n_val} to validate on",
             *self.afterwards,
@@ -131,9 +143,11 @@ def make_plan(spec: Spec, inputs: Inputs) -> Plan:
     at_once = _at_once(spec)
     concurrent = at_once.n_trials if at_once else None
     indexes = tuple(_index_plan(spec, inputs, name) for name in spec.used_indexes)
+    acceptance = spec.acceptance() if spec.space.constraints else None
     return Plan(
         trials=spec.file.budget.trials,
-        varied=tuple(spec.domains),
+        varied=tuple(spec.space.paths),
+        acceptance=acceptance,
         max_epochs=spec.file.trial.train.max_epochs,
         rungs=tuple(rungs(spec)),
         concurrent=concurrent,
@@ -149,6 +163,7 @@ def make_plan(spec: Spec, inputs: Inputs) -> Plan:
             *inputs.warnings,
             *filter(None, [at_once and at_once.warning]),
             *_warm_up_alone(spec, inputs.n_train),
+            *_rarely_accepted(spec, acceptance),
         ),
     )
 
@@ -209,17 +224,22 @@ def _oversized(spec: Spec) -> Iterator[Mistake]:
 
 def _unequal_widths(spec: Spec) -> Iterator[Mistake]:
     """Find indexes whose vectors the question encoder's cannot be multiplied with."""
-    question_encoder = spec.file.trial.model.question_encoder
-    width = question_encoder and _hidden_size(question_encoder)
-    for name in spec.used_indexes:
-        other = _dimension(spec.file.indexes[name])
-        if width and other and width != other:
+    told = set()
+    pairs = spec.combinations("model.question_encoder", "retrieval.index", "model.type")
+    for question_encoder, name, kind in pairs:
+        index = spec.file.indexes.get(str(name))
+        if index is None or kind not in RAG_TYPES or not question_encoder:
+            continue
+        width, other = _hidden_size(str(question_encoder)), _dimension(index)
+        if width and other and width != other and name not in told:
+            told.add(name)
             what = (
                 f"gives vectors of {other} numbers and {question_encoder} of {width}; choose "
                 "encoders of one width"
             )
-            is_there = spec.file.indexes[name].folder is not None
-            yield spec.mistake(f"indexes.{name}.{'folder' if is_there else 'encoder'}", what)
+            yield spec.mistake(
+                f"indexes.{name}.{'folder' if index.folder else 'encoder'}", what
+            )
 
 
 def _warm_up_alone(spec: Spec, n_train: int) -> Iterator[str]:
@@ -232,6 +252,12 @@ def _warm_up_alone(spec: Spec, n_train: int) -> Iterator[str]:
             "takes; lower it, or say warmup_share"
         )
         yield str(spec.mistake("trial.optim.warmup_steps", what))
+
+
+def _rarely_accepted(spec: Spec, acceptance: float | None) -> Iterator[str]:
+    if acceptance is not None and acceptance < RARE:
+        what = f"accept {acceptance:.1%} of random proposals; narrower domains find more"
+        yield str(spec.mistake("constraints", what))
 
 
 def _at_once(spec: Spec) -> AtOnce | None:

@@ -2,10 +2,10 @@
 
 import logging
 import os
+import shutil
 import signal
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +13,30 @@ from ray import tune
 from ray.tune.experiment import Trial
 from typing_extensions import override
 
-from ragsearch.search.ending import ending_of
-from ragsearch.search.record import RUNG, SearchRecord, TrialRecord
-from ragsearch.search.space import TRIAL_KEY, VERDICT_KEY
-from ragsearch.search.trainable import varied
+from ragsearch.search.budget import Budget
+from ragsearch.search.chosen import n_kept
+from ragsearch.search.disk import Room
+from ragsearch.search.ending import crash_of, ending_of, is_disk_full, last_lines
+from ragsearch.search.record import TUNE_FOLDER, SearchRecord, Status, TrialRecord, compared
+from ragsearch.search.space import LAST_KEY, REASON_KEY, TRIAL_KEY, VERDICT_KEY
+from ragsearch.search.trainable import MODEL_KEY, STATE_FOLDER, folder_name, varied
 from ragsearch.spec import Spec
+from ragsearch.tracking.trials import is_validation, metrics_of
 
 log = logging.getLogger(__name__)
 
-REPORTED = ("val/", RUNG, "train/", "time/", "retrieval/")
-"""How the metrics of a validation begin."""
-
 
 class EndOfSearch(tune.Stopper):
-    """Ends every trial when the user or the wall-time budget says so, and bad ones before.
+    """Ends every trial when the user or the budget says so, and bad ones before.
 
     A trial is bad that diverged or is infeasible; the baseline goes on even so, if it can.
     """
 
-    def __init__(self, wall_s: float | None) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
         self.interrupted = False
-        self._deadline = None if wall_s is None else time.monotonic() + wall_s
+        self.disk_full: str | None = None
+        """What could not be written for want of space; None while all is well."""
 
     @override
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -43,15 +46,24 @@ class EndOfSearch(tune.Stopper):
         is_baseline = result["config"][TRIAL_KEY] == 0
         return not (is_baseline and result["epoch"])
 
-    @property
-    def wall_is_over(self) -> bool:
-        """Tell whether the wall-time budget is used up."""
-        return self._deadline is not None and time.monotonic() > self._deadline
-
     @override
     def stop_all(self) -> bool:
         """Tell Tune whether to end the search."""
-        return self.interrupted or self.wall_is_over
+        return self.is_cut_off or bool(self.budget.over)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the search is to go on another time."""
+        return self.interrupted or self.disk_full is not None
+
+    def note_full_disk(self, result: Mapping[str, Any]) -> None:
+        """End the search where a trial reports that it found the disk full."""
+        if result.get(VERDICT_KEY) == Status.INTERRUPTED:
+            self.disk_full = self.disk_full or result[REASON_KEY]
+
+    def at_full_disk(self) -> AbstractContextManager[None, bool]:
+        """End the search, without an error, where what is inside finds the disk full."""
+        return _AtFullDisk(self)
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -75,21 +87,41 @@ class EndOfSearch(tune.Stopper):
                 signal.signal(number, handler)
 
 
+class _AtFullDisk(AbstractContextManager[None, bool]):
+    def __init__(self, end: EndOfSearch) -> None:
+        self._end = end
+
+    @override
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> bool:
+        if not (isinstance(error, OSError) and is_disk_full(error)):
+            return False
+        self._end.disk_full = self._end.disk_full or str(error)
+        return True
+
+
 class Bookkeeper(tune.Callback):
     """Keeps the record of a search up to date."""
 
     def __init__(self, spec: Spec, record: SearchRecord, end: EndOfSearch) -> None:
         self._spec, self._record, self._end = spec, record, end
+        self._budget = end.budget
+        self._room = Room(record, end.budget, spec.file.budget.disk_bytes, n_kept(spec))
 
     @override
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:
-        """Open a record."""
+        """Open a record, or go on with one."""
         number, params = trial.config[TRIAL_KEY], varied(trial.config)
-        self._record.trials.setdefault(number, TrialRecord(number, params))
-        self._record.save()
-        log.info("trial %d started: %s", number, _settings(params) or "the baseline")
+        if trial.num_failures:
+            return  # it is retried, and that has been said
+        known = self._record.trials.get(number)
+        self._budget.started(number)
+        self._note(trial, params=params, status=Status.RUNNING, reason=None)
+        if known is not None and known.epochs:
+            log.info("trial %d goes on after epoch %d", number, known.n_epochs)
+        else:
+            log.info("trial %d started: %s", number, _settings(params) or "the baseline")
 
     @override
     def on_trial_result(
@@ -100,30 +132,24 @@ class Bookkeeper(tune.Callback):
         result: dict[str, Any],
         **info: object,
     ) -> None:
-        """Add an epoch, and remember where its model lies: only better ones are saved."""
-        if not result["epoch"] and "val/n" not in result:
-            return  # no validation, but how the trial ended
-        epoch = {
-            key: float(value)
-            for key, value in result.items()
-            if key == "epoch" or key.startswith(REPORTED)
-        }
-        record = self._of(trial)
-        record.epochs.append(epoch)
-        if saved := result.get("checkpoint_dir_name"):
-            assert trial.path is not None  # a trial that reported has a folder
-            folder = Path(trial.path, saved)
-            record.checkpoint = str(folder.relative_to(self._record.folder))
-        self._record.save()
-        metric = self._record.metric
-        trained = (
-            f", train/loss {epoch['train/loss']:.4f}, {epoch['time/epoch_s']:.0f} s"
-            if "train/loss" in epoch
-            else ""
-        )
+        """Add an epoch, and remember where its model lies if it is the best yet."""
+        self._end.note_full_disk(result)
+        if not is_validation(result):
+            return  # but how the trial ended
+        if max(1, result["epoch"]) <= len(self._of(trial).epochs):
+            return  # it crashed between its report and Tune's taking note of the checkpoint
+        epoch, metric = metrics_of(result), self._record.metric
+        changes: dict[str, object] = {}
+        if result[MODEL_KEY]:
+            changes["checkpoint"] = self._record.relative(checkpoint_of(trial, result))
+        if result.get(LAST_KEY) and VERDICT_KEY not in result:
+            changes["status"] = Status.FINISHED  # now: a kill before its end then costs nothing
+        self._note(trial, epoch=epoch, reported=result["timestamp"], **changes)
+        self._budget.validated(trial.config[TRIAL_KEY], compared(epoch, metric))
         log.info(
             "trial %d epoch %d/%d: %s %.4f%s",
-            record.trial, epoch["epoch"], self._n_epochs(trial), metric, epoch[metric], trained,
+            trial.config[TRIAL_KEY], epoch["epoch"], self._n_epochs(trial), metric,
+            epoch[metric], _of_training(epoch),
         )  # fmt: skip
 
     @override
@@ -133,7 +159,9 @@ class Bookkeeper(tune.Callback):
         """Close a record."""
         record = self._close(trial, failed=False)
         how = record.status.replace("_", " ")
-        if record.reason:
+        if record.status is Status.FAILED:
+            self._say_failed(record, trial)
+        elif record.reason:
             log.warning("trial %d %s: %s", record.trial, how, record.reason)
         else:
             log.info("trial %d %s", record.trial, how)
@@ -143,20 +171,92 @@ class Bookkeeper(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:
         """Close the record of a trial that failed."""
-        record = self._close(trial, failed=True)
-        log.error("trial %d failed: %s (%s)", record.trial, record.reason, trial.error_file)
+        self._say_failed(self._close(trial, failed=True), trial)
+
+    @override
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: object
+    ) -> None:
+        """Say that a trial crashed and is tried again."""
+        record = self._of(trial)
+        place = f"epoch {record.n_epochs}" if record.n_epochs else "its start"
+        log.warning(
+            "trial %d crashed (%s); retried from %s", record.trial, crash_of(trial), place
+        )
+
+    @override
+    def on_trial_save(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: object
+    ) -> None:
+        """Drop states that a later one has taken the place of."""
+        if trial.checkpoint is not None:
+            drop_states(folder_of(trial), but=Path(trial.checkpoint.path))
+
+    def _say_failed(self, record: TrialRecord, trial: Trial) -> None:
+        log.error("trial %d failed: %s", record.trial, record.reason)
+        for line in last_lines(trial):
+            log.error("  %s", line)
 
     def _close(self, trial: Trial, *, failed: bool) -> TrialRecord:
+        status, reason = ending_of(trial, failed=failed)
+        self._budget.ended(trial.config[TRIAL_KEY], status)
+        self._note(trial, status=status, reason=reason)
         record = self._of(trial)
-        record.status, record.reason = ending_of(self._end.stop_all, trial, failed=failed)
-        self._record.save()
+        if status.has_ended:
+            self._tidy(record, folder_of(trial))
         return record
+
+    def _tidy(self, record: TrialRecord, folder: Path) -> None:
+        """Drop what a trial needed to go on, and worse models of earlier runs."""
+        for before in self._record.folder.glob(f"{TUNE_FOLDER}*/{folder_name(record.trial)}"):
+            drop_states(before)
+            for model in before.glob("checkpoint_*") if before != folder else ():
+                if self._record.relative(model) != record.checkpoint:
+                    shutil.rmtree(model, ignore_errors=True)
+
+    def _note(self, trial: Trial, **event: object) -> None:
+        if gpu_s := self._budget.gpu_s:
+            event["gpu_s"] = gpu_s
+        with self._end.at_full_disk():
+            self._record.note(trial.config[TRIAL_KEY], self._budget.used_s, **event)
+            self._room.make()
 
     def _of(self, trial: Trial) -> TrialRecord:
         return self._record.trials[trial.config[TRIAL_KEY]]
 
     def _n_epochs(self, trial: Trial) -> int:
         return self._spec.trial_with(varied(trial.config)).train.max_epochs
+
+
+def folder_of(trial: Trial) -> Path:
+    """Return the folder of a trial of Tune that was started."""
+    assert trial.path is not None  # a trial that was started has a folder
+    return Path(trial.path)
+
+
+def checkpoint_of(trial: Trial, result: Mapping[str, Any]) -> Path:
+    """Return the folder of the checkpoint that came with a result."""
+    return folder_of(trial) / str(result["checkpoint_dir_name"])
+
+
+def drop_states(folder: Path, but: Path | None = None) -> None:
+    """Remove the states of a trial's checkpoints, and checkpoints that were nothing else.
+
+    Args:
+        folder: That of the trial.
+        but: The checkpoint whose state is spared.
+    """
+    for state in folder.glob(f"*/{STATE_FOLDER}"):
+        if state.parent != but:
+            shutil.rmtree(state, ignore_errors=True)
+            with suppress(OSError):  # it holds a model
+                state.parent.rmdir()
+
+
+def _of_training(epoch: Mapping[str, float]) -> str:
+    if "train/loss" not in epoch:
+        return ""
+    return f", train/loss {epoch['train/loss']:.4f}, {epoch['time/epoch_s']:.0f} s"
 
 
 def _settings(params: Mapping[str, object]) -> str:

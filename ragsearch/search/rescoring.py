@@ -3,76 +3,53 @@
 Two reasons, in this order. Where epochs before the last were validated on some questions only
 (`rung_examples`), the best model of a finished trial may be of such an epoch: it is validated
 on all. Then the models of the best trials, and the baseline's, are scored under every setting
-of `rescore`. Results stand in the record of each trial, those of a trial all at once.
+of `rescore`. Results stand in the record of each trial, those of a trial all at once; what
+stands there is not asked again.
 """
 
 import logging
 import time
 from collections.abc import Callable, Sequence
 
+from ragsearch.search.chosen import Settings, to_sweep, validated_in_part
 from ragsearch.search.evaluations import Evaluation, Outcome, evaluate_all
-from ragsearch.search.record import Rescored, SearchRecord, Status, TrialRecord
+from ragsearch.search.progress import EndOfSearch
+from ragsearch.search.record import Rescored, SearchRecord, TrialRecord
 from ragsearch.search.trainable import TrialJob
-from ragsearch.spec import Spec, TrialSection, with_values
 
 log = logging.getLogger(__name__)
-
-BASELINE = 0
 
 Tell = Callable[[TrialRecord], object]
 """Told of every trial that was rescored."""
 
 
-def rescore(
-    record: SearchRecord, job: TrialJob, interrupted: Callable[[], bool], tell: Tell
-) -> None:
+def rescore(record: SearchRecord, job: TrialJob, end: EndOfSearch, tell: Tell) -> None:
     """Ask the best models of a search under all settings that need no training.
 
     Args:
         record: Of a search whose trials have ended; filled and saved.
         job: What its trials share, their pools being there.
-        interrupted: Tells whether the user wants to leave.
+        end: Tells whether the user wants to leave.
         tell: Told of each trial.
     """
     spec, started = job.spec, time.monotonic()
-    partial = [
-        trial
-        for trial in record.trials.values()
-        if trial.status is Status.FINISHED and record.is_partial(trial)
+    partial: list[tuple[TrialRecord, Settings]] = [
+        (trial, [{}]) for trial in validated_in_part(record)
     ]
-    as_trained: list[dict[str, object]] = [{}]
-    _ask(record, job, interrupted, tell, [(trial, as_trained) for trial in partial])
-    swept = [(trial, settings_for(spec, trial)) for trial in best_and_baseline(record, spec)]
-    swept = [(trial, settings) for trial, settings in swept if len(settings) > 1]
-    _ask(record, job, interrupted, tell, swept)
+    _ask(record, job, end, tell, partial)
+    swept = to_sweep(record, spec)
+    _ask(record, job, end, tell, swept)
     if partial or swept:
-        n = len(partial) + sum(len(settings) for _, settings in swept)
+        n = sum(len(settings) for _, settings in [*partial, *swept])
         log.info("rescored %d settings in %.0f s", n, time.monotonic() - started)
-
-
-def best_and_baseline(record: SearchRecord, spec: Spec) -> list[TrialRecord]:
-    """Return the best trials of a search, and the baseline if it is not among them."""
-    ranked = record.ranked()
-    baseline = [trial for trial in ranked if trial.trial == BASELINE]
-    best = ranked[: spec.file.search.rescore_top_k]
-    return best + [trial for trial in baseline if trial not in best]
-
-
-def settings_for(spec: Spec, trial: TrialRecord) -> list[dict[str, object]]:
-    """Return what a trial's model is to be asked under: as it was trained, and what differs."""
-    trained = spec.trial_with(trial.params)
-    distinct: dict[TrialSection, dict[str, object]] = {trained: {}}
-    for values in spec.rescore_settings:
-        distinct.setdefault(with_values(trained, values), values)
-    return list(distinct.values())
 
 
 def _ask(
     record: SearchRecord,
     job: TrialJob,
-    interrupted: Callable[[], bool],
+    end: EndOfSearch,
     tell: Tell,
-    asked: Sequence[tuple[TrialRecord, list[dict[str, object]]]],
+    asked: Sequence[tuple[TrialRecord, Settings]],
 ) -> None:
     data = job.spec.file.data
     evaluations = [
@@ -82,9 +59,7 @@ def _ask(
         for trial, settings in asked
         if trial.checkpoint is not None
     ]
-    if not evaluations:
-        return
-    for outcome in evaluate_all(job, evaluations, interrupted):
+    for outcome in evaluate_all(job, evaluations, lambda: end.is_cut_off):
         trial = record.trials[outcome.evaluation.key]
         if outcome.reason:
             log.warning("trial %d could not be rescored: %s", trial.trial, outcome.reason)

@@ -4,22 +4,30 @@ The driver does what trials must not do each for themselves: it builds the index
 pools, opens MLflow. Trials are told names only.
 """
 
-import json
 import logging
-import time
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from uuid import uuid4
 
 from ragsearch.data.check import check_inputs
-from ragsearch.errors import EveryTrialFailedError, SearchInterruptedError
+from ragsearch.errors import (
+    EveryTrialFailedError,
+    SearchInterruptedError,
+    TooManyFailedError,
+)
 from ragsearch.index.build import build_index
 from ragsearch.index.fingerprint import index_fingerprint
 from ragsearch.index.open import PassageIndex, open_index
+from ragsearch.search.agree import agreed_spec, data_digests, keep_resolved
 from ragsearch.search.cluster import prepare
+from ragsearch.search.ending import is_disk_full
+from ragsearch.search.lock import locked
 from ragsearch.search.plan import make_plan
 from ragsearch.search.record import SearchRecord, Status, UsedIndex
+from ragsearch.search.standing import Watch
 from ragsearch.search.tokens import Progress, tokenise_passages
 from ragsearch.spec import Spec
 
@@ -44,7 +52,11 @@ class SearchResult:
 
 
 def run_search(
-    spec: Spec, *, output: Path = Path("runs"), progress: Progress | None = None
+    spec: Spec,
+    *,
+    output: Path = Path("runs"),
+    progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> SearchResult:
     """Run every trial of a space file and give the record of what came of them.
 
@@ -52,6 +64,7 @@ def run_search(
         spec: A loaded space file.
         output: Folder for searches and indexes.
         progress: Shows how far an index is built, and its passages are tokenised.
+        watch: Shows how the search stands while trials run.
 
     Returns:
         The finished search, its record also on disk.
@@ -59,29 +72,100 @@ def run_search(
     Raises:
         BadInputError: If data, models or resources do not fit the space file.
         ClusterUnavailableError: If Ray cannot be started or joined.
+        DiskFullError: If the disk is full; `resume_search` goes on later.
         EveryTrialFailedError: If no trial reported its objective.
         PoolUnavailableError: If the index cannot be served.
-        SearchInterruptedError: If the user stopped it; finished trials are kept.
+        SearchInterruptedError: If the user stopped it; `resume_search` goes on later.
+        TooManyFailedError: If as many trials crashed as `budget.max_failed_trials`.
     """
     prepare(spec.file.resources.cluster)
-    from ragsearch.search.launch import run_trials  # imports Ray, which reads what was prepared
-
-    for line in make_plan(spec, check_inputs(spec)).lines():
-        log.info("%s", line)
+    _tell_plan(spec)
     indexes = build_indexes(spec, output, progress)
     tokens = tokenise_passages(spec, indexes, output, progress)
     record = _open_record(spec, indexes, output)
-    started = time.monotonic()
-    try:
-        run_trials(spec, record, indexes, tokens)
-    except KeyboardInterrupt:
-        record.status = Status.INTERRUPTED
-        raise
-    finally:
-        record.wall_s = time.monotonic() - started
-        if record.status is Status.RUNNING:
-            record.status = Status.FAILED
+    with locked(record.folder):
+        return _run(spec, record, indexes, tokens, watch)
+
+
+def resume_search(
+    folder: Path,
+    *,
+    space: Path | None = None,
+    overrides: Sequence[str] = (),
+    add_trials: int = 0,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
+) -> SearchResult:
+    """Go on with a search that was interrupted, or extend one that has ended.
+
+    Trials that have ended stay as they are; the others go on from their last checkpoint.
+
+    Args:
+        folder: The search's.
+        space: Its space file, where it was changed; else the one kept in the folder is read.
+        overrides: As for `load_spec`.
+        add_trials: How many more there are to be, beyond `budget.trials`.
+        progress: As for `run_search`.
+        watch: As for `run_search`.
+
+    Returns:
+        The search, finished.
+
+    Raises:
+        BadInputError: If another process runs the search, if the space file differs from the
+            search's in what trials are compared by, or if nothing is left to do.
+        ClusterUnavailableError: As `run_search`; and so all the others.
+        DiskFullError: The same.
+        EveryTrialFailedError: The same.
+        PoolUnavailableError: The same.
+        SearchInterruptedError: The same.
+        TooManyFailedError: The same.
+    """
+    with locked(folder):
+        record = SearchRecord.load(folder)
+        spec = agreed_spec(record, space, overrides, add_trials)
+        prepare(spec.file.resources.cluster)
+        _tell_plan(spec)
+        output = record.folder.parent
+        indexes = build_indexes(spec, output, progress)
+        tokens = tokenise_passages(spec, indexes, output, progress)
+        record.indexes |= _used(indexes)
+        record.interrupt()  # it may have been killed
+        record.status, record.ended_by = Status.RUNNING, None
+        record.n_runs += 1
         record.save()
+        log.info("search %s goes on", record.search)
+        return _run(spec, record, indexes, tokens, watch)
+
+
+def _tell_plan(spec: Spec) -> None:
+    for line in make_plan(spec, check_inputs(spec)).lines():
+        log.info("%s", line)
+
+
+def _run(
+    spec: Spec,
+    record: SearchRecord,
+    indexes: dict[str, PassageIndex],
+    tokens: Path,
+    watch: Watch | None,
+) -> SearchResult:
+    from ragsearch.search.launch import run_trials  # imports Ray, which reads what was prepared
+
+    try:
+        run_trials(spec, record, indexes, tokens, watch)
+    except KeyboardInterrupt:
+        record.interrupt()
+        raise
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise record.disk_full(error) from error
+    finally:
+        if record.status is Status.RUNNING:
+            record.interrupt()
+        with suppress(OSError):  # of a full disk; the events say it all
+            record.save()
     _check_outcome(record)
     return SearchResult(record)
 
@@ -117,24 +201,30 @@ def _open_record(spec: Spec, indexes: dict[str, PassageIndex], output: Path) -> 
     now = datetime.now().astimezone()
     folder = _new_folder(output.resolve(), f"{spec.file.name}-{now:%Y%m%d-%H%M%S}")
     (folder / "space.yaml").write_text(spec.text)
-    (folder / "resolved.json").write_text(json.dumps(spec.resolved(), indent=2) + "\n")
+    keep_resolved(spec, folder)
     objective = spec.file.objectives[0]
     record = SearchRecord(
         folder=folder,
         name=spec.file.name,
         metric=objective.metric,
         goal=objective.goal,
-        indexes={
-            name: UsedIndex(str(index.folder), index.manifest.fingerprint)
-            for name, index in indexes.items()
-        },
+        indexes=_used(indexes),
         tracking_uri=spec.file.tracking.uri,
         rung_examples=spec.file.search.scheduler.rung_examples,
+        id=uuid4().hex,
+        data=data_digests(spec),
         started=now.isoformat(timespec="seconds"),
     )
     record.save()
     log.info("search %s", record.search)
     return record
+
+
+def _used(indexes: dict[str, PassageIndex]) -> dict[str, UsedIndex]:
+    return {
+        name: UsedIndex(str(index.folder), index.manifest.fingerprint)
+        for name, index in indexes.items()
+    }
 
 
 def _new_folder(output: Path, name: str) -> Path:
@@ -152,8 +242,19 @@ def _new_folder(output: Path, name: str) -> Path:
 
 def _check_outcome(record: SearchRecord) -> None:
     if record.status is Status.INTERRUPTED:
-        what = f"search {record.search} was interrupted; see `ragsearch trials {record.search}`"
+        what = (
+            f"search {record.search} was interrupted; see `ragsearch trials {record.named}`, "
+            f"go on with `ragsearch run --resume {record.named}`"
+        )
         raise SearchInterruptedError(what)
+    if record.status is Status.FAILED and record.ranked():
+        crashed = [t for t in record.trials.values() if t.status is Status.FAILED]
+        what = (
+            f"search {record.search} was given up: {record.ended_by}; the last one said: "
+            f"{crashed[-1].reason}; raise the limit and go on with `ragsearch run --resume "
+            f"{record.search}`"
+        )
+        raise TooManyFailedError(what)
     if not record.ranked():
         reasons = {trial.reason for trial in record.trials.values() if trial.reason}
         why = "; ".join(sorted(reasons))

@@ -1,19 +1,28 @@
 """Domains of a space file in Optuna's words.
 
-Ordered values are proposed by their place in the list, so that the searcher learns from their
-order. Trial 0 is the baseline: its values are enqueued where they lie in their domain, and
-stand as they are where they do not.
+Ordered values and those on a grid are proposed by their place in the list, so that the
+searcher learns from their order; a normal one by its quantile, which is uniform. Trial 0 is the
+baseline: its values are enqueued where they lie in their domain, else stand as they are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import optuna
-from ray.tune.search.optuna import OptunaSearch
-from typing_extensions import override
 
-from ragsearch.spec import Choice, Domain, Int, Log, Ordinal, Spec, Uniform
+from ragsearch.spec import (
+    Bundle,
+    Choice,
+    Domain,
+    Int,
+    Log,
+    Normal,
+    Ordinal,
+    Parameter,
+    Spec,
+    Uniform,
+)
+from ragsearch.spec.domains import identity
 
 TRIAL_KEY = "trial"
 """Where a Tune config carries the number of its trial."""
@@ -21,107 +30,109 @@ TRIAL_KEY = "trial"
 LAST_KEY = "is_last"
 """Where a result of Tune says that the trial ends with it by itself."""
 
-COMPARED_KEY = "compared"
-"""Where a result of Tune has the objective on the questions that all epochs were asked."""
+MAX_ASKS = 200  # at an acceptance of 5 % the chance that all are rejected is 4e-5
 
 VERDICT_KEY, REASON_KEY = "verdict", "reason"
 """Where a result of Tune says that the trial diverged or is infeasible, and why."""
 
 
-def make_searcher(spec: Spec, storage: str, study_name: str) -> OptunaSearch:
-    """Make the searcher that proposes the trials of a search, the baseline first.
-
-    Args:
-        spec: The search.
-        storage: Optuna storage URL; the study can be opened from it at any time.
-        study_name: Name of the study in it.
-
-    Returns:
-        A searcher for Ray Tune.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    objective = spec.file.objectives[0]
-    baseline = {path: baseline_value(spec, path) for path in spec.domains}
-    enqueued = {
-        path: _encode(domain, baseline[path])
-        for path, domain in spec.domains.items()
-        if domain.contains(baseline[path])
-    }
-    return _Searcher(
-        space=_Proposal(dict(spec.domains), baseline),
-        metric=objective.metric,
-        mode=objective.goal,
-        points_to_evaluate=[enqueued],
-        sampler=_sampler(spec),
-        storage=optuna.storages.RDBStorage(storage),
-        study_name=study_name,
-    )
-
-
-class _Searcher(OptunaSearch):
-    """Tells Optuna of trials that diverged or are infeasible that they were pruned.
-
-    To TPE a pruned trial without a value is worse than all that have one, so that it avoids the
-    like; a failed one, as a crash is told to it, it leaves out of account.
-    """
-
-    @override
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        is_bad = result is not None and VERDICT_KEY in result
-        super().on_trial_complete(trial_id, None if is_bad else result, error)
-
-
-def baseline_value(spec: Spec, path: str) -> object:
-    """Look up a dotted path in the baseline configuration."""
-    value: object = spec.file.trial
-    for key in path.split("."):
-        value = getattr(value, key)
-    return value
-
-
-def _sampler(spec: Spec) -> optuna.samplers.BaseSampler:
-    if spec.file.search.algorithm == "random":
-        return optuna.samplers.RandomSampler(seed=spec.file.seed)
-    return optuna.samplers.TPESampler(
-        seed=spec.file.seed,
-        n_startup_trials=spec.file.search.startup_trials,
-        multivariate=True,
-        constant_liar=True,  # concurrent trials do not crowd one place
-    )
-
-
 @dataclass(frozen=True)
-class _Proposal:
-    """The space as Optuna's define-by-run function; a class, since Tune pickles it."""
+class Proposal:
+    """The space as Optuna's define-by-run function; a class, since Tune pickles it.
 
-    domains: Mapping[str, Domain]
-    baseline: Mapping[str, object]
+    Optuna is asked for parameters that vary under the values chosen before, and for no others.
+    What it knows a parameter by is its dotted path, or the bundle's name; `encoded` says what
+    stands for a value.
+    """
 
-    def __call__(self, trial: optuna.Trial) -> dict[str, object]:
-        config: dict[str, object] = {TRIAL_KEY: trial.number}
-        for path, domain in self.domains.items():
-            if trial.number == 0 and not domain.contains(self.baseline[path]):
-                config[path] = self.baseline[path]
-            else:
-                config[path] = _suggest(trial, path, domain)
-        return config
+    spec: Spec
+
+    def __call__(self, trial: optuna.trial.BaseTrial) -> dict[str, object]:
+        """Ask Optuna for a trial.
+
+        Args:
+            trial: A trial of the search's study; its first one, number 0, is the baseline.
+
+        Returns:
+            The varied values by dotted path, in natural units: conditions, bundles and derived
+            values applied. `Spec.rejects` tells whether the trial is to be launched.
+        """
+        space, baseline = self.spec.space, self.spec.look_up
+
+        def choose(parameter: Parameter) -> object:
+            value = parameter.gathered(baseline)
+            if trial.number == 0 and not parameter.domain.contains(value):
+                return value
+            return suggest(trial, parameter.name, parameter.domain)
+
+        return space.resolve(baseline, choose)
+
+    def first_points(self) -> list[dict[str, object]]:
+        """Return Optuna's parameters of the trials to begin with.
+
+        Returns:
+            The baseline, without what lies outside its domain; then those of `try_first`.
+        """
+        return [self._point(point) for point in ({}, *self.spec.file.try_first)]
+
+    def _point(self, point: Mapping[str, object]) -> dict[str, object]:
+        space, domains = self.spec.space, self.spec.domains
+        chosen = space.chosen(self.spec.look_up, space.completed(point))
+        return {
+            name: encoded(domains[name], value)
+            for name, value in chosen.items()
+            if domains[name].contains(value)
+        }
 
 
-def _suggest(trial: optuna.Trial, path: str, domain: Domain) -> object:
+def suggest(  # noqa: PLR0911 - one a kind of domain
+    trial: optuna.trial.BaseTrial, name: str, domain: Domain
+) -> object:
+    """Ask Optuna for a value of a domain; of a bundle a tuple."""
     match domain:
-        case Log(low, high):
-            return trial.suggest_float(path, low, high, log=True)
-        case Uniform(low, high, step):
-            return trial.suggest_float(path, low, high, step=step)
+        case Log(low, high, None):
+            return trial.suggest_float(name, low, high, log=True)
+        case Uniform(low, high, None):
+            return trial.suggest_float(name, low, high)
         case Int(low, high, step, log):
-            return trial.suggest_int(path, low, high, step=step, log=log)
+            return trial.suggest_int(name, low, high, step=step, log=log)
+        case Normal():
+            return domain.at(trial.suggest_float(name, 0.0, 1.0))
         case Choice(options):
-            return trial.suggest_categorical(path, options)
-        case Ordinal(options):
-            return options[trial.suggest_int(path, 0, len(options) - 1)]
+            return trial.suggest_categorical(name, options)
+        case Bundle(_, options):
+            return options[trial.suggest_categorical(name, range(len(options)))]
+        case Log() | Uniform() | Ordinal():
+            values = domain.values()
+            assert values is not None, "one with a step has a list of values"
+            return values[trial.suggest_int(name, 0, len(values) - 1)]
 
 
-def _encode(domain: Domain, value: object) -> object:
-    return domain.options.index(value) if isinstance(domain, Ordinal) else value
+def encoded(domain: Domain, value: object) -> object:
+    """Return what stands for a value of a domain in Optuna.
+
+    It is its place among ordered values and among the options of a bundle, the quantile of a
+    normal one, and any other as it is.
+    """
+    match domain:
+        case Bundle():
+            assert isinstance(value, tuple)
+            return domain.position(value)
+        case Normal():
+            assert isinstance(value, int | float)
+            return domain.quantile(value)
+        case Choice(options):
+            return next(option for option in options if identity(option) == identity(value))
+        case Log() | Uniform() | Ordinal() if (values := domain.values()) is not None:
+            return _nearest(values, value)
+        case _:
+            return value
+
+
+def _nearest(values: Sequence[object], value: object) -> int:
+    """Return the place of a value in a list that has it, or has it but for rounding."""
+    for place, known in enumerate(values):
+        if identity(known) == identity(value):
+            return place
+    assert isinstance(value, int | float)
+    return min(range(len(values)), key=lambda place: abs(float(str(values[place])) - value))

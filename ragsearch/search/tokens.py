@@ -14,7 +14,7 @@ from pathlib import Path
 from ragsearch.data.questions import read_questions
 from ragsearch.index.open import PassageIndex
 from ragsearch.retrieval.memory import readable
-from ragsearch.spec import Choice, Ordinal, Spec
+from ragsearch.spec import Spec
 from ragsearch.spec.trial import RAG_TYPES
 from ragsearch.training.contexts import ContextBuilder, InseparableError
 from ragsearch.training.parts import open_generator_tokenizer
@@ -27,7 +27,7 @@ Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 _TEXTS = ("generator", "prefix", "title_separator", "doc_separator")
 """Keys of `trial.model` that decide which tokens a passage becomes."""
-_KEYS = {f"model.{key}" for key in ("type", *_TEXTS)}
+_KEYS = tuple(f"model.{key}" for key in ("type", *_TEXTS))
 _N_QUESTIONS = 100  # to check with
 
 
@@ -77,12 +77,7 @@ def tokenise_passages(
 
 def _readers(spec: Spec) -> Iterator[ContextBuilder]:
     """Yield what builds contexts, once for all trials whose passages become the same tokens."""
-    varied = {
-        path: domain.options
-        for path, domain in spec.domains.items()
-        if path in _KEYS and isinstance(domain, Choice | Ordinal)
-    }
-    chosen = (dict(zip(varied, values, strict=True)) for values in product(*varied.values()))
+    chosen = (dict(zip(_KEYS, values, strict=True)) for values in spec.combinations(*_KEYS))
     trials = [spec.file.trial, *map(spec.trial_with, chosen)]
     reading = [trial for trial in trials if trial.model.type in RAG_TYPES]
     distinct = {tuple(getattr(trial.model, key) for key in _TEXTS): trial for trial in reading}

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ragsearch.data.questions import Question, read_questions
-from ragsearch.errors import BadInputError, RagsearchError
+from ragsearch.errors import BadInputError
 from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.store import Passage
-from ragsearch.search.ending import Ending, broken, verdict_on
-from ragsearch.search.space import COMPARED_KEY, LAST_KEY, TRIAL_KEY
+from ragsearch.search.ending import Ending, broken, bug_report, is_passing, verdict_on
+from ragsearch.search.space import LAST_KEY, TRIAL_KEY
 from ragsearch.spec import ConstraintSection, Spec, TrialSection
 from ragsearch.spec.trial import RAG_TYPES
 from ragsearch.training.trace import TRACE_FILE, traced
@@ -33,6 +33,15 @@ if TYPE_CHECKING:
     from ragsearch.retrieval.retriever import Retriever
     from ragsearch.training.fit import EpochReport
     from ragsearch.training.workers import Workers
+
+
+MODEL_KEY = "model_epoch"
+"""Where a result of Tune says which epoch's model its checkpoint holds; 0 where it holds only
+the state of the trial, as it does after epochs that are not its best. 1 without epochs."""
+
+STATE_FOLDER = "state"
+"""The folder of a checkpoint with what the trial needs to go on (`training.state`); around it
+lies the model. It is there while the trial may go on, and goes when it has ended."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,8 @@ class TrialJob:
     """The folder of the trials' folders."""
     tokens: Path | None = None
     """The folder of passages' tokens; a trial that finds none there for it reads texts."""
+    resumable: Mapping[int, Path] = field(default_factory=dict)
+    """Checkpoints of an earlier run that trials go on from, by the trial's number."""
 
 
 def folder_name(number: object) -> str:
@@ -66,22 +77,39 @@ def folder_name(number: object) -> str:
 def run_trial(config: dict[str, object], job: TrialJob) -> None:
     """Fine-tune one configuration, with all its workers, and report each validation to Tune.
 
-    A trial that diverges or has not enough memory ends with a report of that.
+    A trial that was interrupted goes on from its last checkpoint. One that diverges, has not
+    enough memory, finds the disk full or meets a bug ends with a report of that; only what
+    another try may end otherwise is raised.
     """
     from ragsearch.search.workers import workers_of_trial
 
-    train = partial(_train, config, job)
+    train = partial(_train, config, job, _state_before(config, job))
     try:
         with workers_of_trial(job.spec.file.resources.per_trial, train) as workers:
             train(workers)
-    except (RagsearchError, RuntimeError, MemoryError) as error:
+    except Exception as error:
         ending = verdict_on(error)
-        if ending is None:
+        if ending is None and is_passing(error):
             raise
-        _report_ending(ending, job.spec.file.objectives[0].metric)
+        told = ending.as_result() if ending else bug_report(error)
+        _report_ending(told, job.spec.file.objectives[0].metric)
 
 
-def _train(config: dict[str, object], job: TrialJob, workers: "Workers") -> None:
+def _state_before(config: Mapping[str, object], job: TrialJob) -> Path | None:
+    """Return where the state is that a trial goes on from; None where it starts."""
+    from ray import tune
+
+    if (checkpoint := tune.get_checkpoint()) is not None:
+        return Path(checkpoint.path, STATE_FOLDER)
+    number = config[TRIAL_KEY]
+    assert isinstance(number, int), "trials are numbered"
+    before = job.resumable.get(number)
+    return None if before is None else before / STATE_FOLDER
+
+
+def _train(
+    config: dict[str, object], job: TrialJob, resume: Path | None, workers: "Workers"
+) -> None:
     """Be one worker of a trial; the first one reports."""
     import torch
 
@@ -102,12 +130,13 @@ def _train(config: dict[str, object], job: TrialJob, workers: "Workers") -> None
             trial,
             questions,
             retriever,
-            _Reports(file.constraints) if workers.rank == 0 else lambda _: None,
+            _Reports(file.outcome_constraints) if workers.rank == 0 else lambda _: None,
             objective=file.objectives[0],
             seed=file.seed,
             workers=workers,
             tokens=job.tokens,
             rung_examples=file.search.scheduler.rung_examples,
+            resume=resume,
         )
 
 
@@ -119,30 +148,29 @@ class _Reports:
         self._ending: Ending | None = None
 
     def __call__(self, state: "EpochReport") -> None:
-        """Report an epoch, with its model if it is the best yet."""
+        """Report an epoch, with its state, and its model if it is the best yet."""
         from ray import tune
 
         self._ending = self._ending or broken(self._constraints, state.metrics, state.epoch)
         result = state.metrics | {
             "epoch": state.epoch,
             LAST_KEY: state.is_last,
-            COMPARED_KEY: state.compared,
+            MODEL_KEY: max(1, state.epoch) if state.is_best else 0,
         }
         told = result | self._ending.as_result() if self._ending else result
-        if not state.is_best:
-            tune.report(told)
-            return
         with tempfile.TemporaryDirectory(prefix="ragsearch-") as folder:
-            state.save(Path(folder))
+            if state.is_best:
+                state.save(Path(folder))
+            state.save_state(Path(folder, STATE_FOLDER))
             tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
-def _report_ending(ending: Ending, metric: str) -> None:
+def _report_ending(told: Mapping[str, object], metric: str) -> None:
     """Tell Tune how a trial ended that has nothing more to validate."""
     from ray import tune
 
     # Tune wants its metric in every result; no scheduler has a rung at epoch 0
-    tune.report({"epoch": 0, metric: math.nan, **ending.as_result()})
+    tune.report({"epoch": 0, metric: math.nan, **told})
 
 
 def retriever_for(

@@ -20,15 +20,11 @@ import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ragsearch.errors import RagsearchError
-from ragsearch.search.ending import verdict_on
+from ragsearch.search.ending import WorkerFailedError, verdict_on
 from ragsearch.spec.schema import PerTrialSection
 from ragsearch.training.workers import Workers, working_together
 
 _SETTLE_S = 5.0  # a worker that failed tells so before the first one notices
-
-
-class WorkerFailedError(RagsearchError):
-    """A worker of a trial failed or died, and with it the trial."""
 
 
 class _Worker:

@@ -3,14 +3,20 @@
 The modules, in the order the data travels:
 
 - `document`: YAML to plain data with lines
+- `environment`: references to environment variables
+- `extends`: a file laid over those it extends
 - `draft`: overrides, domains and lookups in data that may still be wrong
 - `paths`: relative paths made absolute; missing files
 - `section`: the base of sections, and kinds of values
 - `index_section`, `trial`: the keys of an index and those of a trial
 - `schema`: all other keys, one sentence each
-- `domains`: what a key may vary over
-- `durations`: `8h` to seconds
+- `domains`, `domain_parser`: what a key may vary over
+- `amounts`: `8h` to seconds, `20GB` to bytes
 - `keys`: the tree the schema spans; suggestions for misspelt keys
+- `grammar`: the text of an expression as a tree
+- `expressions`: what a tree comes to, for the values of a trial
+- `space`: all that varies, with conditions, computed values and constraints
+- `space_parser`, `space_rules`: how it stands in the file, and whether it fits the trial
 - `knobs`: which search knobs an index has a use for
 - `folders`: indexes that are there already
 - `messages`: pydantic's findings in our words
@@ -18,13 +24,25 @@ The modules, in the order the data travels:
 - `uses`: which keys have no use under which values of others
 - `rescoring`: what trained models can be tried with
 - `rules`: what sections must agree on
-- `load`: all of it, and `Spec`
+- `spec`: `Spec`, a file that was found right
+- `load`: all of it
+- `json_schema`: the schema for editors
 """
 
-from ragsearch.spec.domains import Choice, Domain, Int, Log, Ordinal, Uniform, parse_domain
-from ragsearch.spec.durations import wall_s
+from ragsearch.spec.amounts import wall_s
+from ragsearch.spec.domain_parser import parse_domain
+from ragsearch.spec.domains import (
+    Bundle,
+    Choice,
+    Domain,
+    Int,
+    Log,
+    Normal,
+    Ordinal,
+    Uniform,
+)
 from ragsearch.spec.index_section import ChunkSection, IndexSection
-from ragsearch.spec.load import Spec, load_spec, with_values
+from ragsearch.spec.load import load_spec
 from ragsearch.spec.schema import (
     METRICS,
     SIGNS,
@@ -32,22 +50,29 @@ from ragsearch.spec.schema import (
     ObjectiveSection,
     SpaceFile,
 )
+from ragsearch.spec.space import Derived, Parameter, Space
+from ragsearch.spec.spec import Spec, with_values
 from ragsearch.spec.trial import ModelSection, OptimSection, TrialSection
 
 __all__ = [
     "METRICS",
     "SIGNS",
+    "Bundle",
     "Choice",
     "ChunkSection",
     "ConstraintSection",
+    "Derived",
     "Domain",
     "IndexSection",
     "Int",
     "Log",
     "ModelSection",
+    "Normal",
     "ObjectiveSection",
     "OptimSection",
     "Ordinal",
+    "Parameter",
+    "Space",
     "SpaceFile",
     "Spec",
     "TrialSection",

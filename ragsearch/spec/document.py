@@ -7,7 +7,7 @@ Knows nothing of what the keys mean.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import yaml
@@ -39,6 +39,14 @@ class Places:
     lines: Mapping[KeyPath, int]
     options: tuple[KeyPath, ...] = ()
     """Keys that an override on the command line gave or changed."""
+    files: Mapping[KeyPath, str] = field(default_factory=dict)
+    """The file of each key, where the file extends others."""
+
+    def file_of(self, path: KeyPath) -> str:
+        """Return the file that has a key, or else the nearest one above it."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.files.get(path, self.file)
 
     def mistakes(self, findings: Iterator[Finding]) -> list[Mistake]:
         """Return each finding once with its place: by line, then those of options."""
@@ -50,7 +58,8 @@ class Places:
         option = self._option(finding.path)
         if option is None:
             line = self._line(finding)
-            return Mistake(f"{self.file}:{line}", dotted(finding.path), finding.what)
+            file = self.file if finding.line is not None else self.file_of(finding.path)
+            return Mistake(f"{file}:{line}", dotted(finding.path), finding.what)
         # the option names the key already: not `-o seed: seed: must be …`
         key = "" if option == finding.path else dotted(finding.path)
         return Mistake(f"-o {dotted(option)}", key, finding.what)
@@ -69,12 +78,18 @@ class Places:
             path = path[:-1]
         return self.lines.get(path, 1)
 
-    def _rank(self, finding: Finding) -> tuple[bool, int]:
-        is_option = self._option(finding.path) is not None
-        return is_option, 0 if is_option else self._line(finding)
+    def _rank(self, finding: Finding) -> "_Rank":
+        if self._option(finding.path) is not None:
+            return True, "", 0
+        file = self.file_of(finding.path)
+        return False, "" if file == self.file else file, self._line(finding)
 
 
-def _order(ranked: tuple[tuple[bool, int], Finding]) -> tuple[tuple[bool, int], str, str]:
+_Rank = tuple[bool, str, int]
+"""Whether an option, which other file, which line."""
+
+
+def _order(ranked: tuple[_Rank, Finding]) -> tuple[_Rank, str, str]:
     rank, finding = ranked
     return rank, dotted(finding.path), finding.what
 

@@ -1,21 +1,21 @@
 """What a key of a trial may be: one frozen domain for each keyword of `space`.
 
-In: the mapping under a path in `space`. Out: a `Domain` that checked itself. Values stand
-in natural units. Knows nothing of searchers.
+Values stand in natural units. `domain_parser` makes domains of plain data; nothing here knows
+of searchers.
 """
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
+from random import Random
+from statistics import NormalDist
 from typing import ClassVar
 
 from typing_extensions import TypeIs, override
 
 from ragsearch.errors import RagsearchError
+from ragsearch.spec.grammar import Scalar
 
-Scalar = bool | int | float | str | None
-
+MIN_SHARE = 1e-3  # below, so far out, values of the curve lose their digits
 MAX_PROBES = 1000  # 1000: every value of a domain this small is tried before a search
 
 
@@ -31,30 +31,65 @@ class BadDomainError(RagsearchError):
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A number between two ends, as likely in each power of ten."""
+    """A number between two ends, as likely in each power of ten; a step multiplies."""
 
     low: float
     high: float
+    step: float | None = None
 
     def __post_init__(self) -> None:
         if self.low <= 0:
             raise BadDomainError(f"log needs ends above 0, not {self.low}; use uniform")
         _require_ascending(self.low, self.high)
+        if self.step is None:
+            return
+        if self.step <= 1:
+            what = f"step must be above 1, as a step of log multiplies, not {self.step}"
+            raise BadDomainError(what, "step")
+        if not math.isclose(self._n_steps, round(self._n_steps), rel_tol=1e-9):
+            what = f"times {self.step} does not lead from {self.low} to {self.high} evenly"
+            raise BadDomainError(what, "step")
 
-    def values(self) -> None:
-        """Return None: there are too many to name."""
+    @property
+    def _n_steps(self) -> float:
+        if self.step is None:
+            return math.inf
+        return (math.log(self.high) - math.log(self.low)) / math.log(self.step)
+
+    def values(self) -> tuple[float, ...] | None:
+        """Return the values of the grid, ascending, or None without a step."""
+        if self.step is None:
+            return None
+        steps = range(round(self._n_steps) + 1)
+        return tuple(float(f"{self.low * self.step**i:.12g}") for i in steps)
 
     def probes(self) -> tuple[float, ...]:
-        """Return values that stand for all: the ends."""
-        return (self.low, self.high)
+        """Return values that stand for all: a small grid, else the ends."""
+        is_small = self._n_steps < MAX_PROBES
+        return (is_small and self.values()) or (self.low, self.high)
 
     def contains(self, value: object) -> bool:
-        """Return whether the value is a number between the ends."""
-        return _is_number(value) and self.low <= value <= self.high
+        """Return whether the value is a number between the ends, and on the grid if any."""
+        if not is_number(value):
+            return False
+        if self.step is None:
+            return self.low <= value <= self.high
+        return any(math.isclose(value, known, rel_tol=1e-9) for known in self.values() or ())
+
+    def sample(self, random: Random) -> float:
+        """Draw a value."""
+        if (grid := self.values()) is not None:
+            return random.choice(grid)
+        return _between(
+            self.low,
+            math.exp(random.uniform(math.log(self.low), math.log(self.high))),
+            self.high,
+        )
 
     def to_plain(self) -> dict[str, object]:
         """Return the domain as `space` writes it."""
-        return {"log": [self.low, self.high]}
+        step = {} if self.step is None else {"step": self.step}
+        return {"log": [self.low, self.high], **step}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +129,7 @@ class Uniform:
 
     def contains(self, value: object) -> bool:
         """Return whether the value is a number between the ends, and on the grid if any."""
-        if not _is_number(value):
+        if not is_number(value):
             return False
         if self.step is None:
             return self.low <= value <= self.high
@@ -107,6 +142,12 @@ class Uniform:
         """Return the domain as `space` writes it."""
         step = {} if self.step is None else {"step": self.step}
         return {"uniform": [self.low, self.high], **step}
+
+    def sample(self, random: Random) -> float:
+        """Draw a value."""
+        if self.step is None:
+            return random.uniform(self.low, self.high)
+        return random.choice(self.values() or ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +190,13 @@ class Int:
         step = {} if self.step == 1 else {"step": self.step}
         return {"int": [self.low, self.high], **step, **({"log": True} if self.log else {})}
 
+    def sample(self, random: Random) -> int:
+        """Draw a value."""
+        if not self.log:
+            return random.randrange(self.low, self.high + 1, self.step)
+        drawn = random.uniform(math.log(self.low - 0.5), math.log(self.high + 0.5))
+        return int(_between(self.low, round(math.exp(drawn)), self.high))
+
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
@@ -167,7 +215,11 @@ class _Listed:
 
     def contains(self, value: object) -> bool:
         """Return whether the value is listed; 1 is not true, but 1.0 is 1."""
-        return _identity(value) in map(_identity, self.options)
+        return identity(value) in map(identity, self.options)
+
+    def sample(self, random: Random) -> Scalar:
+        """Draw a value."""
+        return random.choice(self.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +238,7 @@ class Ordinal(_Listed):
     @override
     def __post_init__(self) -> None:
         _Listed.__post_init__(self)  # slots make a new class, which `super()` does not know
-        numbers = [option for option in self.options if _is_number(option)]
+        numbers = [option for option in self.options if is_number(option)]
         if len(numbers) == len(self.options) and numbers != sorted(numbers):
             listed = ", ".join(map(str, numbers))
             raise BadDomainError(f"ordinal numbers must ascend, not run {listed}", "ordinal")
@@ -196,118 +248,132 @@ class Ordinal(_Listed):
         return {"ordinal": list(self.options)}
 
 
-Domain = Log | Uniform | Int | Choice | Ordinal
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """A number around a mean, the likelier the nearer; none beyond two ends."""
+
+    mean: float
+    deviation: float
+    """Standard deviation."""
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if self.deviation <= 0:
+            raise BadDomainError(f"deviation must be above 0, not {self.deviation}", "normal")
+        _require_ascending(self.low, self.high)
+        least, most = self._shares
+        if most - least < MIN_SHARE:
+            what = "bounds hold less than a thousandth of the distribution; move them"
+            raise BadDomainError(f"{what}, or use uniform", "bounds")
+
+    @property
+    def _shares(self) -> tuple[float, float]:
+        curve = NormalDist(self.mean, self.deviation)
+        return curve.cdf(self.low), curve.cdf(self.high)
+
+    def at(self, quantile: float) -> float:
+        """Return the value below which a share of all draws lies.
+
+        The inverse of the cumulative distribution, so that a uniform quantile gives values
+        that are distributed as the domain says, exactly.
+
+        Args:
+            quantile: From 0, the low end, to 1, the high one.
+        """
+        least, most = self._shares
+        share = least + quantile * (most - least)
+        if not 0.0 < share < 1.0:
+            return self.low if share <= 0.0 else self.high
+        value = NormalDist(self.mean, self.deviation).inv_cdf(share)
+        # 12 digits, so that the quantile of 0.001 gives 0.001 again
+        return _between(self.low, float(f"{value:.12g}"), self.high)
+
+    def quantile(self, value: float) -> float:
+        """Return the share of all draws below a value: what `at` takes."""
+        least, most = self._shares
+        share = NormalDist(self.mean, self.deviation).cdf(value)
+        return _between(0.0, (share - least) / (most - least), 1.0)
+
+    def values(self) -> None:
+        """Return None: there are too many to name."""
+
+    def probes(self) -> tuple[float, ...]:
+        """Return values that stand for all: the ends, and the middle."""
+        return (self.low, self.at(0.5), self.high)
+
+    def contains(self, value: object) -> bool:
+        """Return whether the value is a number between the ends."""
+        return is_number(value) and self.low <= value <= self.high
+
+    def sample(self, random: Random) -> float:
+        """Draw a value."""
+        return self.at(random.random())
+
+    def to_plain(self) -> dict[str, object]:
+        """Return the domain as `space` writes it."""
+        return {"normal": [self.mean, self.deviation], "bounds": [self.low, self.high]}
 
 
-def parse_domain(raw: object) -> Domain:
-    """Read a domain as `space` writes it: `{log: [1.0e-5, 1.0e-3]}`.
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Several keys that move together: one of several sets of their values."""
 
-    Args:
-        raw: Plain data: one keyword with its value, and the keyword's options.
+    paths: tuple[str, ...]
+    """The keys, by dotted path in the trial."""
+    options: tuple[tuple[Scalar, ...], ...]
+    """Each a value for each path, in the same order."""
 
-    Returns:
-        The domain, checked.
+    def __post_init__(self) -> None:
+        if len(self.options) < 2:  # noqa: PLR2004
+            raise BadDomainError("needs at least 2 options; fixed values go in trial", "bundle")
+        known = [tuple(map(identity, option)) for option in self.options]
+        for place, option in enumerate(known):
+            if known.index(option) != place:
+                first = known.index(option)
+                what = f"options {first} and {place} are the same; keep one"
+                raise BadDomainError(what, "bundle")
 
-    Raises:
-        BadDomainError: If it is none; its `key` names the part that is wrong.
-    """
-    if not isinstance(raw, Mapping):
-        raise BadDomainError(f"must be a domain such as {{choice: [1, 2]}}, not {raw!r}")
-    keyword = _keyword(raw)
-    allowed = (keyword, *_OPTIONS.get(keyword, ()))
-    for key in raw:
-        if key not in allowed:
-            raise BadDomainError(_unknown(str(key), allowed), str(key))
-    return _PARSERS[keyword](raw)
+    def values(self) -> tuple[tuple[Scalar, ...], ...]:
+        """Return every option, as listed."""
+        return self.options
 
+    def probes(self) -> tuple[tuple[Scalar, ...], ...]:
+        """Return options that stand for all: every one."""
+        return self.options
 
-def _keyword(raw: Mapping[object, object]) -> str:
-    found = [str(key) for key in raw if key in _PARSERS]
-    if "int" in found and "log" in found:  # {int: [1, 64], log: true}
-        found.remove("log")
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise BadDomainError(f"has several domains, {' and '.join(found)}; keep one")
-    if raw:
-        raise BadDomainError(
-            _unknown(str(next(iter(raw))), tuple(_PARSERS)), str(next(iter(raw)))
-        )
-    raise BadDomainError(f"is an empty domain; give one of {', '.join(_PARSERS)}")
+    def contains(self, value: object) -> bool:
+        """Return whether a tuple of values, one a path, is listed."""
+        return isinstance(value, tuple) and self.position(value) is not None
 
+    def position(self, values: tuple[object, ...]) -> int | None:
+        """Return the place of an option among the others, None where it is none."""
+        known = [tuple(map(identity, option)) for option in self.options]
+        wanted = tuple(map(identity, values))
+        return known.index(wanted) if wanted in known else None
 
-def _unknown(key: str, allowed: tuple[str, ...]) -> str:
-    close = get_close_matches(key, allowed, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(allowed)}"
-    return f"unknown key; {hint}"
+    def sample(self, random: Random) -> tuple[Scalar, ...]:
+        """Draw an option."""
+        return random.choice(self.options)
 
-
-def _parse_log(raw: Mapping[object, object]) -> Log:
-    low, high = _ends(raw, "log")
-    return Log(float(low), float(high))
-
-
-def _parse_uniform(raw: Mapping[object, object]) -> Uniform:
-    low, high = _ends(raw, "uniform")
-    step = raw.get("step")
-    if "step" in raw and not _is_number(step):
-        raise BadDomainError(f"step must be a number, not {step!r}", "step")
-    return Uniform(float(low), float(high), float(step) if _is_number(step) else None)
+    def to_plain(self) -> dict[str, object]:
+        """Return the domain as `space` writes it."""
+        named = [dict(zip(self.paths, option, strict=True)) for option in self.options]
+        return {"bundle": named}
 
 
-def _parse_int(raw: Mapping[object, object]) -> Int:
-    low, high = _ends(raw, "int")
-    step, log = raw.get("step", 1), raw.get("log", False)
-    if not isinstance(low, int) or not isinstance(high, int):
-        raise BadDomainError(f"ends must be whole numbers, not {low} and {high}", "int")
-    if not isinstance(step, int) or isinstance(step, bool):
-        raise BadDomainError(f"step must be a whole number, not {step!r}", "step")
-    if not isinstance(log, bool):
-        raise BadDomainError(f"log must be true or false, not {log!r}", "log")
-    return Int(low, high, step, log)
+Domain = Log | Uniform | Int | Normal | Choice | Ordinal | Bundle
 
 
-def _parse_choice(raw: Mapping[object, object]) -> Choice:
-    return Choice(_listed(raw, "choice"))
-
-
-def _parse_ordinal(raw: Mapping[object, object]) -> Ordinal:
-    return Ordinal(_listed(raw, "ordinal"))
-
-
-_PARSERS: Mapping[str, Callable[[Mapping[object, object]], Domain]] = {
-    "choice": _parse_choice,
-    "int": _parse_int,
-    "log": _parse_log,
-    "ordinal": _parse_ordinal,
-    "uniform": _parse_uniform,
-}
-_OPTIONS = {"int": ("step", "log"), "uniform": ("step",)}
-
-
-def _ends(raw: Mapping[object, object], keyword: str) -> tuple[int | float, int | float]:
-    match raw[keyword]:
-        case [low, high] if _is_number(low) and _is_number(high):
-            return low, high
-        case other:
-            what = f"{keyword} must be [low, high], two numbers, not {other!r}"
-            raise BadDomainError(what, keyword)
-
-
-def _listed(raw: Mapping[object, object], keyword: str) -> tuple[Scalar, ...]:
-    options = raw[keyword]
-    if not isinstance(options, list):
-        raise BadDomainError(f"{keyword} must be a list of values, not {options!r}", keyword)
-    for option in options:
-        if option is not None and not isinstance(option, bool | int | float | str):
-            raise BadDomainError(f"values must be numbers or text, not {option!r}", keyword)
-    return tuple(options)
-
-
-def _is_number(value: object) -> TypeIs[int | float]:
+def is_number(value: object) -> TypeIs[int | float]:
+    """Return whether a value is a finite number and no boolean."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return math.isfinite(value)
+
+
+def _between(low: float, value: float, high: float) -> float:
+    return max(low, min(high, value))
 
 
 def _require_ascending(low: float, high: float) -> None:
@@ -320,11 +386,12 @@ def _require_ascending(low: float, high: float) -> None:
 def _require_distinct(options: tuple[Scalar, ...]) -> None:
     if len(options) < 2:  # noqa: PLR2004
         raise BadDomainError("needs at least 2 values; a fixed value goes in trial")
-    identities = [_identity(option) for option in options]
+    identities = [identity(option) for option in options]
     for position, option in enumerate(options):
         if identities.index(identities[position]) != position:
             raise BadDomainError(f"lists {option!r} twice; keep one")
 
 
-def _identity(value: object) -> tuple[str, object]:
-    return ("number" if _is_number(value) else type(value).__name__), value
+def identity(value: object) -> tuple[str, object]:
+    """Return what makes values the same: 1 and 1.0 are, 1 and true are not."""
+    return ("number" if is_number(value) else type(value).__name__), value

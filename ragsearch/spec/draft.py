@@ -7,23 +7,16 @@ whatever else is wrong with the file, so that all mistakes are found at once.
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from itertools import product
-from typing import NamedTuple
 
 from typing_extensions import TypeIs
 
 from ragsearch.errors import BadInputError, Mistake
-from ragsearch.spec.document import Document, KeyPath, Places, parse_value
-from ragsearch.spec.domains import BadDomainError, Domain, parse_domain
+from ragsearch.spec.document import Document, Finding, KeyPath, Places, parse_value
+from ragsearch.spec.environment import expand_all
 from ragsearch.spec.keys import field_at
 from ragsearch.spec.schema import SpaceFile
-
-
-class Option(NamedTuple):
-    """A value that a key of the trial may take, and the key that says so."""
-
-    path: KeyPath
-    value: object
+from ragsearch.spec.space import Entry, Option, Parameter, Space
+from ragsearch.spec.space_parser import read_space
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +25,10 @@ class Draft:
 
     data: dict[str, object]
     places: Places
-    domains: Mapping[str, Domain]
-    """Those that could be read, by dotted path in the trial."""
+    space: Space
+    """What could be read of what varies."""
+    findings: tuple[Finding, ...] = ()
+    """What could not."""
 
     def value(self, *path: str) -> object:
         """Return what the file gives at a path, else the default, else None."""
@@ -54,11 +49,24 @@ class Draft:
         parts = ("trial", *dotted_path.split("."))
         return Option(parts, self.value(*parts))
 
+    def look_up(self, dotted_path: str) -> object:
+        """Return the baseline's value of a key of the trial."""
+        return self.value("trial", *dotted_path.split("."))
+
+    def entry(self, dotted_path: str) -> Entry | None:
+        """Return what sets a key of the trial, None if it does not vary."""
+        entries = (entry for entry in self.space.entries if dotted_path in entry.paths)
+        return next(entries, None)
+
     def varied(self, dotted_path: str) -> list[Option]:
         """Return what the space gives to a key of the trial; nothing if it does not vary."""
-        domain = self.domains.get(dotted_path)
-        values = domain.probes() if domain else ()
-        return [Option(("space", dotted_path), value) for value in values]
+        entry = self.entry(dotted_path)
+        if isinstance(entry, Parameter):
+            return [option[dotted_path] for option in entry.options()]
+        reachable = self.space.reachable(self.look_up, [dotted_path]) if entry else ()
+        return list(
+            dict.fromkeys(option[dotted_path] for option in reachable if dotted_path in option)
+        )
 
     def options(self, dotted_path: str) -> list[Option]:
         """Return every value that some trial may give to a key."""
@@ -72,8 +80,12 @@ class Draft:
         """
         baseline = tuple(self.baseline(path) for path in dotted_paths)
         yield baseline
-        axes = [self.varied(path) or [self.baseline(path)] for path in dotted_paths]
-        yield from (options for options in product(*axes) if options != baseline)
+        given = {repr(baseline)}  # what is wrong yet may be a list, which no set holds
+        for settled in self.space.reachable(self.look_up, dotted_paths):
+            options = tuple(settled.get(path, self.baseline(path)) for path in dotted_paths)
+            if repr(options) not in given:
+                given.add(repr(options))
+                yield options
 
 
 def _default(path: KeyPath) -> object:
@@ -89,15 +101,9 @@ def is_count(value: object) -> TypeIs[int]:
 
 
 def draft_of(document: Document) -> Draft:
-    """Return the draft of a document; domains that cannot be read are left to `rules`."""
-    domains = {}
-    space = document.data.get("space")
-    for path, raw in space.items() if isinstance(space, dict) else ():
-        try:
-            domains[path] = parse_domain(raw)
-        except BadDomainError:
-            continue
-    return Draft(document.data, document.places, domains)
+    """Return the draft of a document; what cannot be read of its space is left to `rules`."""
+    read = read_space(document.data)
+    return Draft(document.data, document.places, read.space, read.findings)
 
 
 def override(document: Document, overrides: Sequence[str]) -> Document:
@@ -140,7 +146,10 @@ def _apply(data: dict[str, object], text: str) -> KeyPath:
     head, _, rest = key.partition(".")
     is_path = head in {"space", "rescore"} and rest
     names = [head, rest] if is_path else key.split(".")
-    return _set(data, names, parsed, f"-o {key}")
+    holder = {names[-1]: parsed}
+    for finding in expand_all(holder, tuple(names[:-1])):
+        raise BadInputError([Mistake(f"-o {key}", "", finding.what)])
+    return _set(data, names, holder[names[-1]], f"-o {key}")
 
 
 def _set(data: dict[str, object], names: list[str], value: object, place: str) -> KeyPath:
@@ -153,6 +162,10 @@ def _set(data: dict[str, object], names: list[str], value: object, place: str) -
             raise BadInputError([Mistake(place, "", what)])
         path = (*path, step)
         if position == len(names) - 1:
+            is_dropped = names[0] == "space" and len(names) > 1 and value is None
+            if is_dropped and isinstance(here, dict) and name in here:
+                del here[name]  # no longer varies
+                break
             here[step] = value  # type: ignore[index]
         elif isinstance(here, dict):
             here = here.setdefault(step, {})

@@ -5,8 +5,8 @@ In: sections and paths. Out: sections, fields, leaves, suggestions. Knows no dat
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from types import NoneType
-from typing import get_args, get_origin
+from types import UnionType
+from typing import Annotated, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -75,7 +75,14 @@ def _inside(annotation: object, part: str | int) -> object:
 
 
 def _bare(annotation: object) -> object:
-    """Strip the None of an optional section."""
-    arguments = [argument for argument in get_args(annotation) if argument is not NoneType]
-    is_optional = NoneType in get_args(annotation)
-    return arguments[0] if is_optional and len(arguments) == 1 else annotation
+    """Strip the None of an optional section, and what else may stand in the place of one."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if get_origin(annotation) not in {Union, UnionType}:
+        return annotation
+    sections = [bare for one in get_args(annotation) if _is_section(bare := _bare(one))]
+    return sections[0] if sections else annotation
+
+
+def _is_section(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)

@@ -14,6 +14,7 @@ from ragsearch.spec.section import Section
 
 Context = Mapping[str, object]
 
+_NOT_KEYS = ("[key]", "[outcome]", "[expression]")  # what pydantic puts among keys
 MAX_SHOWN = 60  # fits a line beside the place and the key
 
 
@@ -28,7 +29,7 @@ def findings_of(error: ValidationError, root: type[Section]) -> Iterator[Finding
         Findings in pydantic's order.
     """
     for details in error.errors(include_url=False):
-        path = tuple(part for part in details["loc"] if part != "[key]")
+        path = tuple(part for part in details["loc"] if part not in _NOT_KEYS)
         yield Finding(path, _what(details, path, root))
 
 

@@ -9,8 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 from ragsearch.spec.document import Finding
-from ragsearch.spec.draft import Draft, Option
+from ragsearch.spec.draft import Draft
 from ragsearch.spec.paths import MODEL_KEYS
+from ragsearch.spec.space import Option
 
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")

@@ -26,7 +26,7 @@ def resolve_paths(data: dict[str, object], base: Path) -> None:
     """
 
     def as_path(text: str) -> str:
-        return str(_resolve(text, base))
+        return str(resolve_path(text, base))
 
     def as_model(text: str) -> str:
         return resolve_model(text, base)
@@ -52,14 +52,20 @@ def resolve_model(text: str, base: Path) -> str:
         text: What the user wrote.
         base: The folder that relative paths start from.
     """
-    path = _resolve(text, base)
+    path = resolve_path(text, base)
     looks_like_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", text)
     # models/reader beside an existing folder `models` is a folder misspelt, not a hub id
     is_elsewhere = not path.exists() and ("/" not in text or not path.parent.is_dir())
     return text if looks_like_id and is_elsewhere else str(path)
 
 
-def _resolve(text: str, base: Path) -> Path:
+def resolve_path(text: str, base: Path) -> Path:
+    """Return an absolute path.
+
+    Args:
+        text: What the user wrote; `package:REST` is a file shipped in ragsearch.
+        base: The folder that relative paths start from.
+    """
     scheme, colon, rest = text.partition(":")
     if colon and scheme == "package":
         return _PACKAGE / rest
@@ -72,11 +78,16 @@ def _change(section: object, key: str, change: Callable[[str], str]) -> None:
 
 
 def _change_domain(space: object, path: str, change: Callable[[str], str]) -> None:
-    domain = space.get(path) if isinstance(space, dict) else None
-    for keyword in ("choice", "ordinal"):
-        values = domain.get(keyword) if isinstance(domain, dict) else None
-        if isinstance(domain, dict) and isinstance(values, list):
-            domain[keyword] = [change(v) if isinstance(v, str) else v for v in values]
+    for name, domain in space.items() if isinstance(space, dict) else ():
+        if not isinstance(domain, dict):
+            continue
+        bundle = domain.get("bundle")
+        for option in bundle if isinstance(bundle, list) else ():
+            _change(option, path, change)
+        for keyword in ("choice", "ordinal"):
+            values = domain.get(keyword)
+            if name == path and isinstance(values, list):
+                domain[keyword] = [change(v) if isinstance(v, str) else v for v in values]
 
 
 def missing_files(draft: Draft) -> Iterator[Finding]:

@@ -8,10 +8,13 @@ from itertools import product
 from math import prod
 
 from ragsearch.spec.document import Finding
-from ragsearch.spec.domains import BadDomainError, Domain, Log, Uniform, parse_domain
+from ragsearch.spec.domain_parser import parse_domain
+from ragsearch.spec.domains import BadDomainError, Bundle, Domain
 from ragsearch.spec.draft import Draft
 from ragsearch.spec.keys import leaves, suggestion
 from ragsearch.spec.knobs import KNOBS
+from ragsearch.spec.messages import shown
+from ragsearch.spec.space_rules import merged, refusals
 from ragsearch.spec.trial import DecodeSection, TrialSection
 from ragsearch.spec.uses import reads_passages
 
@@ -39,7 +42,7 @@ def rescore_domains(draft: Draft) -> dict[str, Domain]:
     return found
 
 
-def combinations(domains: Mapping[str, Domain]) -> list[dict[str, object]]:
+def settings_of(domains: Mapping[str, Domain]) -> list[dict[str, object]]:
     """Return every combination of the values of listed domains; none without a domain."""
     if not domains:
         return []
@@ -67,6 +70,20 @@ def bad_sweeps(draft: Draft) -> Iterator[Finding]:
         yield Finding(("rescore",), what)
 
 
+def unusable_sweeps(draft: Draft) -> Iterator[Finding]:
+    """Try each value of each domain in the trial; tell of the first refused."""
+    trial = draft.value("trial")
+    before = refusals(trial)
+    for path, domain in rescore_domains(draft).items():
+        for value in domain.probes():
+            after = refusals(merged(trial, {path: value}))
+            new = [key for key in after if key == path or key not in before]
+            if new:
+                what = f"holds {shown(value)}, but trial.{new[0]} {after[new[0]]}"
+                yield Finding(("rescore", path), what)
+                break
+
+
 def _section(draft: Draft) -> dict[str, object]:
     section = draft.value("rescore")
     return dict(section) if isinstance(section, Mapping) else {}
@@ -87,5 +104,4 @@ def _why_not(path: str, *, reads: bool) -> str:
 
 
 def _is_listed(domain: Domain) -> bool:
-    is_open = isinstance(domain, Log) or (isinstance(domain, Uniform) and domain.step is None)
-    return not is_open
+    return domain.values() is not None and not isinstance(domain, Bundle)

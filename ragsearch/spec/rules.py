@@ -4,23 +4,19 @@ In: a `Draft`, right or wrong. Out: `Finding`s; a rule is silent about values th
 by themselves, those are reported by the schema.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import cast
 
-from pydantic import ValidationError
-
 from ragsearch.spec.document import Finding
-from ragsearch.spec.domains import BadDomainError, parse_domain
-from ragsearch.spec.draft import Draft, Option, is_count
+from ragsearch.spec.draft import Draft, is_count
 from ragsearch.spec.folders import wrong_folders
-from ragsearch.spec.keys import leaves, suggestion
+from ragsearch.spec.keys import suggestion
 from ragsearch.spec.knobs import useless_knob_sweeps, useless_knobs
-from ragsearch.spec.messages import findings_of, shown
 from ragsearch.spec.models import bad_models, lacking_keys
 from ragsearch.spec.paths import missing_files
-from ragsearch.spec.rescoring import bad_sweeps, rescore_domains
+from ragsearch.spec.rescoring import bad_sweeps, rescore_domains, unusable_sweeps
 from ragsearch.spec.schema import SIGNS
-from ragsearch.spec.trial import TrialSection
+from ragsearch.spec.space_rules import bad_points, broken_expressions, unusable_values
 from ragsearch.spec.uses import reads_passages, useless_keys
 
 
@@ -30,9 +26,12 @@ def broken_rules(draft: Draft) -> Iterator[Finding]:
     Yields:
         Findings in no order.
     """
-    yield from _bad_domains(draft)
-    yield from _unusable_values(draft)
-    yield from _unusable_pairs(draft)
+    if draft.data.get("extends") is not None:  # from the file it is taken as it is read
+        yield Finding(("extends",), "must stand in the space file, not in an option")
+    yield from draft.findings
+    yield from unusable_values(draft)
+    yield from broken_expressions(draft)
+    yield from bad_points(draft)
     yield from useless_keys(draft)
     yield from _missing_indexes(draft)
     yield from _recall_without_passages(draft)
@@ -42,7 +41,7 @@ def broken_rules(draft: Draft) -> Iterator[Finding]:
     yield from _late_rungs(draft)
     yield from _rungs_without_examples(draft)
     yield from bad_sweeps(draft)
-    yield from _unusable_sweeps(draft)
+    yield from unusable_sweeps(draft)
     yield from useless_knob_sweeps(draft, rescore_domains(draft))
     yield from _final_without_test(draft)
     yield from _half_precision_without_gpu(draft)
@@ -50,104 +49,6 @@ def broken_rules(draft: Draft) -> Iterator[Finding]:
     yield from bad_models(draft)
     yield from missing_files(draft)
     yield from wrong_folders(draft)
-
-
-_FIXED = {
-    path: f"must be the same for all trials, as it changes no model; set trial.{path}"
-    for path in ("retrieval.backend", "train.profile")
-}
-"""Keys of a trial that cannot vary, and why."""
-
-
-def _bad_domains(draft: Draft) -> Iterator[Finding]:
-    known = [path for path in leaves(TrialSection) if path not in _FIXED]
-    space = draft.value("space")
-    for path, raw in space.items() if isinstance(space, Mapping) else ():
-        if path in _FIXED:
-            yield Finding(("space", path), _FIXED[path])
-        elif path not in known:
-            what = f"is no key of trial that can vary; {suggestion(path, known)}"
-            yield Finding(("space", path), what)
-        try:
-            parse_domain(raw)
-        except BadDomainError as error:
-            inner = (error.key,) if error.key else ()
-            yield Finding(("space", path, *inner), str(error))
-
-
-def _unusable_values(draft: Draft) -> Iterator[Finding]:
-    """Try each value of each domain in the trial; tell of the first that it refuses.
-
-    Yields:
-        At most one finding a domain.
-    """
-    trial = draft.value("trial")
-    before = _refusals(trial)
-    for path in draft.domains.keys() & set(leaves(TrialSection)):
-        for option in draft.varied(path):
-            after = _refusals(merged(trial, {path: option.value}))
-            new = {key: why for key, why in after.items() if key == path or key not in before}
-            if new:
-                yield _refused([option], new)
-                break
-
-
-# What two keys may be by themselves and not together.
-_PAIRS = (
-    ("model.freeze_question_encoder", "model.freeze_generator"),
-    ("model.freeze_generator", "model.type"),
-    ("optim.warmup_steps", "optim.warmup_share"),
-)
-
-
-def _unusable_pairs(draft: Draft) -> Iterator[Finding]:
-    """Try two keys that both vary together, where each value alone may be right.
-
-    Yields:
-        At most one finding a pair.
-    """
-    trial = draft.value("trial")
-    for pair in _PAIRS:
-        if not draft.domains.keys() >= set(pair):
-            continue
-        said = _refusals(trial).keys() | {
-            key
-            for path in pair
-            for option in draft.varied(path)
-            for key in _refusals(merged(trial, {path: option.value}))
-        }
-        for options in draft.combinations(*pair):
-            values = {path: option.value for path, option in zip(pair, options, strict=True)}
-            found = _refusals(merged(trial, values))
-            if new := {key: why for key, why in found.items() if key not in said}:
-                yield _refused(options, new)
-                break
-
-
-def _refused(options: Sequence[Option], refusals: Mapping[str, str]) -> Finding:
-    held = " and ".join(shown(option.value) for option in options)
-    key, why = next(iter(refusals.items()))
-    return Finding(options[0].path, f"holds {held}, but trial.{key} {why}")
-
-
-def _refusals(trial: object) -> dict[str, str]:
-    """Return why a trial's plain data is refused, by dotted path in it."""
-    try:
-        TrialSection.model_validate(trial)
-    except ValidationError as error:
-        return {
-            ".".join(map(str, path)): what for path, what, _ in findings_of(error, TrialSection)
-        }
-    return {}
-
-
-def merged(trial: object, values: Mapping[str, object]) -> dict[str, object]:
-    """Return a copy of a trial's plain data with dotted paths set to other values."""
-    result = dict(trial) if isinstance(trial, Mapping) else {}
-    for path, value in values.items():
-        head, _, rest = path.partition(".")
-        result[head] = merged(result.get(head), {rest: value}) if rest else value
-    return result
 
 
 def _missing_indexes(draft: Draft) -> Iterator[Finding]:
@@ -229,25 +130,12 @@ def _rungs_without_examples(draft: Draft) -> Iterator[Finding]:
         return
     if draft.value("search", "scheduler", "name") == "none":
         yield Finding(path, "has no use, as search.scheduler.name is 'none'; leave it out")
-    elif "train.max_epochs" in draft.domains:
+    elif draft.entry("train.max_epochs") is not None:
         what = (
             "needs the same last epoch in all trials, as only that one is validated on all "
             "questions; take train.max_epochs out of space, or drop it"
         )
         yield Finding(path, what)
-
-
-def _unusable_sweeps(draft: Draft) -> Iterator[Finding]:
-    """Try each value of each domain of `rescore` in the trial; tell of the first refused."""
-    trial = draft.value("trial")
-    before = _refusals(trial)
-    for path, domain in rescore_domains(draft).items():
-        for value in domain.probes():
-            after = _refusals(merged(trial, {path: value}))
-            new = {key: why for key, why in after.items() if key == path or key not in before}
-            if new:
-                yield _refused([Option(("rescore", path), value)], new)
-                break
 
 
 def _final_without_test(draft: Draft) -> Iterator[Finding]:

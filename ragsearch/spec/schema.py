@@ -8,9 +8,10 @@ neighbours is checked in `rules`.
 import re
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from ragsearch.spec.durations import wall_s
+from ragsearch.spec.amounts import disk_bytes, wall_s
+from ragsearch.spec.environment import expand
 from ragsearch.spec.index_section import IndexSection
 from ragsearch.spec.section import Count, Positive, Section, Text
 from ragsearch.spec.trial import TrialSection
@@ -59,6 +60,11 @@ def _duration(text: str) -> str:
     return text
 
 
+def _size(text: str) -> str:
+    disk_bytes(text)
+    return text
+
+
 def _cluster(text: str) -> str:
     if text not in {"local", "auto"} and not re.fullmatch(r"[^/\s:]+:\d{1,5}", text):
         raise ValueError(f"must be local, auto or host:port, not {text!r}")
@@ -66,7 +72,7 @@ def _cluster(text: str) -> str:
 
 
 def _uri(text: str) -> str:
-    if not re.match(r"[a-z][a-z0-9+]*://.", text):
+    if not re.match(r"[a-z][a-z0-9+]*://.", expand(text)):
         raise ValueError(
             f"must be a URI such as sqlite:///mlflow.db or http://host:5000, not {text!r}"
         )
@@ -187,6 +193,16 @@ class ConstraintSection(Section):
         return self
 
 
+def _kind_of_constraint(value: object) -> str:
+    return "[expression]" if isinstance(value, str) else "[outcome]"
+
+
+Constraint = Annotated[
+    Annotated[ConstraintSection, Tag("[outcome]")] | Annotated[Text, Tag("[expression]")],
+    Discriminator(_kind_of_constraint),
+]
+
+
 class BudgetSection(Section):
     """When a search ends: whichever limit comes first."""
 
@@ -194,11 +210,32 @@ class BudgetSection(Section):
     """Trials, the baseline included."""
     wall: Annotated[str, AfterValidator(_duration)] | None = None
     """Wall time, such as `90s`, `30m`, `8h`; running trials are stopped when it is over."""
+    gpu_hours: Positive | None = None
+    """GPUs of a trial times the hours that it runs, summed over trials; running ones are
+    stopped when it is over. No limit by default."""
+    disk: Annotated[str, AfterValidator(_size)] | None = None
+    """What the folder of the search may hold, such as `500MB`, `20GB`: models of ended trials
+    are given up for it, the worst first, and the search ends where that is not enough. Neither
+    the best model, nor the baseline's, nor those that `rescore` or `final` need are given up.
+    No limit by default."""
+    target: float | None = None
+    """Value of the first objective at which a search has found what it is after; none by
+    default."""
+    patience: Count | None = None
+    """Trials in a row that may end without being better than the best before them; no more
+    are started then, and running ones go on to their end. No limit by default."""
+    max_failed_trials: Count | None = None
+    """Crashed trials at which a search is given up as failed; no limit by default."""
 
     @property
     def wall_s(self) -> float | None:
         """Wall time in seconds; None without a limit."""
         return None if self.wall is None else wall_s(self.wall)
+
+    @property
+    def disk_bytes(self) -> int | None:
+        """Bytes of the search's folder; None without a limit."""
+        return None if self.disk is None else disk_bytes(self.disk)
 
 
 def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -263,6 +300,10 @@ class ResourcesSection(Section):
     per_trial: PerTrialSection = PerTrialSection()
     max_concurrent: Count | None = None
     """Trials at a time; as many as fit by default."""
+    retries: Annotated[int, Field(ge=0)] = 1
+    """Times that a trial is started again from its last epoch, if its process or node is lost
+    or a pool, device or file system fails it; one that diverges, is infeasible or meets a bug
+    is never started again."""
     cluster: Annotated[str, AfterValidator(_cluster)] = "local"
     """`local` starts a private Ray; `auto` or `host:port` joins one."""
 
@@ -271,7 +312,13 @@ class TrackingSection(Section):
     """Where MLflow keeps the runs."""
 
     uri: Annotated[str, AfterValidator(_uri)] = "sqlite:///mlflow.db"
-    """MLflow tracking URI; a relative SQLite path is relative to where the command runs."""
+    """MLflow tracking URI; a relative SQLite path is relative to where the command runs.
+    References to the environment stay as written in everything a search records."""
+
+    @property
+    def address(self) -> str:
+        """The URI with its references to the environment replaced: never to be recorded."""
+        return expand(self.uri)
 
 
 def _exactly_one(objectives: tuple[ObjectiveSection, ...]) -> tuple[ObjectiveSection, ...]:
@@ -285,6 +332,9 @@ class SpaceFile(Section):
 
     version: Literal[1]
     """Version of this format."""
+    extends: Text | None = None
+    """Space file to start from, none by default: what this one says is laid over it, mappings
+    key by key, lists and domains as a whole; a domain of null varies no longer."""
     name: Annotated[str, AfterValidator(_name_of_search)]
     """Name of the search, and of its MLflow experiment: letters, digits, `_ . -`."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -296,22 +346,31 @@ class SpaceFile(Section):
     pool: PoolSection = PoolSection()
     trial: TrialSection
     space: dict[str, object] = Field(default_factory=dict)
-    """What varies: dotted paths in `trial`, each with one domain."""
+    """What varies: dotted paths in `trial`, each with one domain; nothing by default."""
     rescore: dict[str, object] = Field(default_factory=dict)
     """What the best trained models are tried with, as it needs no training: dotted paths of
     `decode`, `retrieval.n_docs`, `ef_search` or `nprobe`, each with a domain of listed values;
-    every combination is scored on the validation questions."""
+    every combination is scored on the validation questions; nothing by default."""
     final: FinalSection | None = None
     """Whether and how the best trials are trained again and compared on `data.test`; by default
     they are not."""
+    try_first: Annotated[tuple[dict[str, object], ...], Field(strict=False)] = ()
+    """Points to try after the baseline: values by dotted path, the rest as in the baseline;
+    none by default."""
     objectives: Annotated[
         tuple[ObjectiveSection, ...], Field(strict=False), AfterValidator(_exactly_one)
     ] = (ObjectiveSection(metric="val/em"),)
     """What the search is after: one metric, which also drives the scheduler."""
-    constraints: Annotated[tuple[ConstraintSection, ...], Field(strict=False)] = ()
-    """Bounds on what every validation finds; none by default. The baseline that breaks one is
-    infeasible, too, but trained to its end."""
+    constraints: Annotated[tuple[Constraint, ...], Field(strict=False)] = ()
+    """What trials must fulfil; none by default. An expression over keys of the trial holds
+    before a trial is launched, the baseline included. A bound on a metric holds after every
+    validation; the baseline that breaks one is infeasible, too, but trained to its end."""
     search: SearchSection = SearchSection()
     budget: BudgetSection
     resources: ResourcesSection = ResourcesSection()
     tracking: TrackingSection = TrackingSection()
+
+    @property
+    def outcome_constraints(self) -> tuple[ConstraintSection, ...]:
+        """Bounds on what validations find."""
+        return tuple(one for one in self.constraints if isinstance(one, ConstraintSection))

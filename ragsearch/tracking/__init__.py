@@ -7,6 +7,6 @@ and how it gets into MLflow.
 
 from ragsearch.tracking.final import FinalChild
 from ragsearch.tracking.search_run import SearchRun
-from ragsearch.tracking.trials import TrialRuns
+from ragsearch.tracking.trials import Known, TrialRuns
 
-__all__ = ["FinalChild", "SearchRun", "TrialRuns"]
+__all__ = ["FinalChild", "Known", "SearchRun", "TrialRuns"]

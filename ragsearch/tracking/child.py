@@ -1,8 +1,8 @@
 """One trial's run: what is to be told about it, and what MLflow has been told.
 
 Everything is kept as plain data until MLflow has taken it, so a call that failed is repeated
-later. Repeating is harmless: a run is looked up before it is created a second time, and MLflow
-keeps a metric of the same key, step, time and value once.
+later, by another process if need be. Repeating is harmless: a run is looked up before it is
+created a second time, and MLflow keeps a metric of the same key, step, time and value once.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,6 +73,8 @@ class Child:
     may_exist: bool = False
     """A call that creates the run was made and not answered, or forgotten by a restart."""
     has_params: bool = False
+    n_epochs: int = 0
+    """Epochs of which there are metrics: a trial that is tried again may report one twice."""
     points: list[Point] = field(default_factory=list)
     """Metrics MLflow does not have yet, oldest first."""
     files: list[str] = field(default_factory=list)
@@ -89,6 +91,22 @@ class Child:
         """Tell whether MLflow lacks something that is known of the trial."""
         unsaid_end = (self.end_ms is not None) != self.is_closed
         return unsaid_end or bool(self.points or self.files) or not self.has_params
+
+    def add(self, metrics: Mapping[str, float], reported_s: float) -> None:
+        """Note the metrics of a validation, unless they were noted before.
+
+        Args:
+            metrics: By name; `epoch` among them is their step.
+            reported_s: When they were reported, in seconds since 1970; MLflow keeps metrics
+                that it is told again with the same time only once.
+        """
+        step, time_ms = int(metrics["epoch"]), int(reported_s * 1000)
+        if step <= self.n_epochs:
+            return
+        self.n_epochs = step
+        self.points += [
+            Point(key, value, time_ms, step) for key, value in metrics.items() if "/" in key
+        ]
 
     def reopen(self) -> None:
         """Go on after a restart of the search."""
@@ -131,7 +149,7 @@ class Child:
     def _create(self, client: MlflowClient, parent: Parent) -> str:
         if self.may_exist:
             for run in children_of(client, parent, f"tags.`{TRIAL_TAG}` = '{self.trial}'"):
-                client.update_run(run.info.run_id, status="RUNNING")
+                self.is_closed = self.end_ms is None and run.info.status != "RUNNING"
                 return str(run.info.run_id)
         self.may_exist = True
         tags = {PARENT_TAG: parent.run_id, TRIAL_TAG: str(self.trial), STATUS_TAG: "running"}

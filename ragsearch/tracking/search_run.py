@@ -29,7 +29,8 @@ from ragsearch.tracking.trials import HowItEnded, Resolve, TrialRuns
 
 log = logging.getLogger(__name__)
 
-SEARCH_TAG = "ragsearch.search"
+IDENTITY_TAG = "ragsearch.id"
+
 _SQLITE = "sqlite:///"
 _TROUBLE = (MlflowException, SQLAlchemyError, OSError)
 
@@ -52,15 +53,17 @@ class SearchRun:
         experiment: str,
         name: str,
         *,
+        identity: str,
         params: Mapping[str, object],
         tags: Mapping[str, object],
     ) -> "SearchRun":
-        """Create the run, and the database and the experiment if they are not there yet.
+        """Go on with the run, or create it; database and experiment, too, if need be.
 
         Args:
             uri: MLflow tracking URI; a relative SQLite path is taken from the current folder.
             experiment: Name of the experiment; searches of one name share it.
             name: Name of the run.
+            identity: What no other search has, to find the run of one that was interrupted.
             params: Settings of the search, under dotted names.
             tags: More about it, to filter by.
 
@@ -74,13 +77,8 @@ class SearchRun:
         try:
             client = MlflowClient(uri)
             found = _experiment(client, uri, experiment)
-            run = client.create_run(found.experiment_id, run_name=name)
-            parent = Parent(str(found.experiment_id), str(run.info.run_id))
-            client.log_batch(
-                parent.run_id,
-                params=[Param(key, str(value)) for key, value in params.items()],
-                tags=tags_of({**tags, STATUS_TAG: "running"}),
-            )
+            parent = _parent(client, str(found.experiment_id), name, identity)
+            _describe(client, parent.run_id, params, tags)
         except _TROUBLE as error:
             first = str(error).strip().partition("\n")[0]
             what = f"MLflow cannot be used at {uri!r}: {first}; give another URI"
@@ -93,21 +91,27 @@ class SearchRun:
         return self._trial_runs
 
     @classmethod
-    def find(cls, uri: str, experiment: str, search: str) -> "SearchRun | None":
-        """Return the run of a search that has ended; None, with a warning, if there is none."""
+    def find(cls, uri: str, experiment: str, identity: str) -> "SearchRun | None":
+        """Return the run of a search that has ended; None, with a warning, if there is none.
+
+        Args:
+            uri: MLflow tracking URI.
+            experiment: Name of the experiment.
+            identity: What the run was opened with.
+        """
         uri = absolute_uri(uri)
         try:
             client = MlflowClient(uri)
             found = client.get_experiment_by_name(experiment)
             runs = found and client.search_runs(
-                [found.experiment_id], f"tags.`{SEARCH_TAG}` = '{search}'"
+                [found.experiment_id], f"tags.`{IDENTITY_TAG}` = '{identity}'"
             )
         except _TROUBLE as error:
             first = str(error).strip().partition("\n")[0]
             log.warning("MLflow at %s cannot be used: %s", uri, first)
             return None
         if not runs:
-            log.warning("MLflow at %s has no search %s; nothing is written there", uri, search)
+            log.warning("MLflow at %s does not have the search; nothing is written there", uri)
             return None
         info = runs[0].info
         return cls(uri, client, Parent(str(info.experiment_id), str(info.run_id)))
@@ -175,6 +179,35 @@ class SearchRun:
             call()
         except _TROUBLE as error:
             log.warning("MLflow at %s: could not %s: %s", self.uri, what, error)
+
+
+def _parent(client: MlflowClient, experiment_id: str, name: str, identity: str) -> Parent:
+    known = client.search_runs([experiment_id], f"tags.`{IDENTITY_TAG}` = '{identity}'")
+    if known:
+        run_id = str(known[0].info.run_id)
+        client.update_run(run_id, status="RUNNING")
+    else:
+        tags = {IDENTITY_TAG: identity}
+        run_id = str(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
+    return Parent(experiment_id, run_id)
+
+
+def _describe(
+    client: MlflowClient, run_id: str, params: Mapping[str, object], tags: Mapping[str, object]
+) -> None:
+    """Write settings: those that changed when the search was extended as tags, too."""
+    told = client.get_run(run_id).data.params
+    now = {key: str(value) for key, value in params.items()}
+    changed = {
+        f"ragsearch.changed.{key}": value
+        for key, value in now.items()
+        if key in told and told[key] != value  # MLflow keeps a parameter for good
+    }
+    client.log_batch(
+        run_id,
+        params=[Param(key, value) for key, value in now.items() if key not in told],
+        tags=tags_of({**tags, **changed, STATUS_TAG: "running"}),
+    )
 
 
 def absolute_uri(uri: str) -> str:

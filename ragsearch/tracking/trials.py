@@ -7,10 +7,10 @@ are gathered and written in batches. Nothing that goes wrong in MLflow reaches T
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -19,7 +19,7 @@ from ray.tune.logger import LoggerCallback
 from sqlalchemy.exc import SQLAlchemyError
 from typing_extensions import override
 
-from ragsearch.tracking.child import Child, Parent, Point
+from ragsearch.tracking.child import STATUS_TAG, TRIAL_TAG, Child, Parent, children_of
 from ragsearch.training.trace import TRACE_FILE
 
 log = logging.getLogger(__name__)
@@ -37,12 +37,39 @@ Resolve = Callable[[Mapping[str, object]], Mapping[str, object]]
 """From a trial's Tune config to the whole configuration under dotted names."""
 
 
+class Known(NamedTuple):
+    """What is known of a trial that Tune does not know."""
+
+    trial: int
+    varied: Mapping[str, object]
+    """Values of the varied parameters, by dotted path."""
+    epochs: Sequence[tuple[Mapping[str, float], float]]
+    """Metrics of each validation, and when it was reported in seconds since 1970."""
+    status: str | None
+    """How it ended; None if it goes on."""
+    reason: str | None
+
+
 class HowItEnded(Protocol):
     """From a trial of Tune to its status and, where there is something to explain, why."""
 
     def __call__(self, trial: Trial, *, failed: bool) -> tuple[str, str | None]:
         """Return both; `failed` tells whether an error ended it."""
         ...
+
+
+def metrics_of(result: Mapping[str, object]) -> dict[str, float]:
+    """Return the metrics in a result of Tune: numbers with a slash in their name, the epoch."""
+    return {
+        key: float(value)
+        for key, value in result.items()
+        if ("/" in key or key == "epoch") and isinstance(value, Real)
+    }
+
+
+def is_validation(result: Mapping[str, object]) -> bool:
+    """Tell a validation from a result that says only how a trial ended."""
+    return bool(result.get("epoch")) or "val/n" in result  # a trial may have no epochs
 
 
 class TrialRuns(LoggerCallback):
@@ -109,23 +136,54 @@ class TrialRuns(LoggerCallback):
             self._flush([known])
             return
         varied = {key: str(v) for key, v in trial.config.items() if key != TRIAL_KEY}
-        params = {key: str(v) for key, v in self._resolve(trial.config).items()}
-        child = Child(number, params, varied, start_ms=self._now_ms())
+        child = Child(number, self._params(trial.config), varied, start_ms=self._now_ms())
         self._children[number] = child
         self._flush([child])
+
+    def _params(self, config: Mapping[str, object]) -> dict[str, str]:
+        return {key: str(value) for key, value in self._resolve(config).items()}
+
+    def take_up(self, trials: Iterable[Known]) -> None:
+        """Go on with the runs of a search that was interrupted, or is extended.
+
+        MLflow is told what it lacks of each trial: metrics that were still waiting, how a trial
+        ended, or that there is such a trial. What it has is not written twice.
+
+        Args:
+            trials: All that the record knows.
+        """
+        told = self._told()
+        for known in trials:
+            if known.status is None or told.get(known.trial) != known.status:
+                self._children[known.trial] = self._known(known)
+        self._flush(list(self._children.values()))
+
+    def _told(self) -> dict[int, str]:
+        """Return the status of each trial as MLflow has it; empty where it does not answer."""
+        try:
+            self._client = self._client or MlflowClient(self._uri)
+            runs = children_of(self._client, self._parent, f"tags.`{TRIAL_TAG}` != ''")
+            return {int(run.data.tags[TRIAL_TAG]): run.data.tags[STATUS_TAG] for run in runs}
+        except _TROUBLE:
+            return {}
+
+    def _known(self, known: Known) -> Child:
+        varied = {path: str(value) for path, value in known.varied.items()}
+        params = self._params({TRIAL_KEY: known.trial, **known.varied})
+        child = Child(known.trial, params, varied, start_ms=self._now_ms(), may_exist=True)
+        for metrics, reported_s in known.epochs:
+            child.add(metrics, reported_s)
+        if known.status is not None:
+            child.end(known.status, known.reason, self._now_ms())
+        return child
 
     @override
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, object]) -> None:
         """Take the metrics of one validation; write them when they are worth a call."""
-        if not result.get("epoch") and "val/n" not in result:
-            return  # no validation
-        child, now_ms = self._child_of(trial), self._now_ms()
-        step = int(cast("float", result["epoch"]))
-        child.points += [
-            Point(key, float(value), now_ms, step)
-            for key, value in result.items()
-            if "/" in key and isinstance(value, Real)
-        ]
+        if not is_validation(result):
+            return
+        child = self._child_of(trial)
+        child.add(metrics_of(result), cast("float", result["timestamp"]))
         if len(child.points) >= _BATCH:
             self._flush([child])
 
@@ -152,18 +210,6 @@ class TrialRuns(LoggerCallback):
         ]
         if waiting and self._clock() >= self._retry_at_s:
             self._flush(waiting)
-
-    @override
-    def get_state(self) -> dict[str, object]:
-        """Give what a restored search needs to go on with the same runs."""
-        return {"children": self._children}
-
-    @override
-    def set_state(self, state: dict[str, dict[int, Child]]) -> None:
-        """Go on with the runs of the search before; some may be newer than the state."""
-        self._children = state["children"]
-        for child in self._children.values():
-            child.may_exist = True
 
     @override
     def __getstate__(self) -> dict[str, object]:

@@ -6,7 +6,8 @@ build contexts with `contexts` from texts or from `tokens` kept on disk, encode 
 `model` assembles, saves and loads the model, `lora` puts adapters into it, `optimizer` moves
 its weights, `module` is its Lightning module, `fit` runs a whole trial, `trace` shows where its
 time goes, `evaluation` scores a model on questions, `collapse` tells whether it still
-retrieves.
+retrieves. `state` is what a trial needs to go on after an epoch, `randomness` and `origin`
+(what it is of) among it.
 
 Knows the `Retriever` seam; knows nothing of Ray, of searches or of MLflow.
 

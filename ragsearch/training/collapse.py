@@ -11,7 +11,8 @@ that late, these figures early. All are of the passages that the generator reads
 - `top1_concentration`: share of questions whose first passage is the most frequent first one.
 - `prior_entropy`: mean entropy, in nats, of p(passage | question), what RAG weighs passages by
   before it sees an answer: from 0, where one passage has all the weight, to log `n_docs`.
-- `hit_overlap`: mean share of a question's passages that were found for it before training too.
+- `hit_overlap`: mean share of a question's passages that were found for it before training too;
+  only where that is known, as it is inside a trial.
 """
 
 import math
@@ -42,29 +43,35 @@ def hits_of(pipeline: Pipeline, batches: Iterable[Sequence[Question]]) -> list[H
 
 
 def collapse_signs(
-    retrievals: Sequence[Retrieval], before: Sequence[Hits], workers: Workers = Workers()
+    retrievals: Sequence[Retrieval],
+    before: Sequence[Hits] | None = None,
+    workers: Workers = Workers(),
 ) -> dict[str, float]:
     """Return the signs, over the questions of all workers.
 
     Args:
         retrievals: What was found for this worker's questions.
-        before: What was found for them before training.
+        before: What was found for them before training, by whom that is known.
         workers: Who validates together, each some of the questions.
     """
+    known = [[]] * len(retrievals) if before is None else before
     mine = [
         (_ids(one.passages), then, prior_entropy(one.doc_scores))
-        for one, then in zip(retrievals, before, strict=True)
+        for one, then in zip(retrievals, known, strict=True)
     ]
     rows = workers.gather(mine)
     hits = [now for now, _, _ in rows]
     firsts = Counter(ids[0] for ids in hits if ids)
     n_found, n_questions = sum(map(len, hits)), len(hits)
-    return {
+    signs = {
         "unique_passage_ratio": len(set(chain.from_iterable(hits))) / max(1, n_found),
         "top1_concentration": max(firsts.values(), default=0) / n_questions,
         "prior_entropy": math.fsum(entropy for _, _, entropy in rows) / n_questions,
-        "hit_overlap": math.fsum(_overlap(now, then) for now, then, _ in rows) / n_questions,
     }
+    if before is None:
+        return signs
+    overlaps = math.fsum(_overlap(now, then) for now, then, _ in rows)
+    return signs | {"hit_overlap": overlaps / n_questions}
 
 
 def prior_entropy(doc_scores: Sequence[float]) -> float:

@@ -1,9 +1,9 @@
 """Answers from contexts: thorough decoding for RAG-Sequence, one beam search for the others.
 
-Lewis et al. 2020, section 2.5. RAG-Token and closed-book are left to Transformers. RAG-Sequence
-is ours: `RagSequenceForGeneration.generate` of Transformers 5.23 drops the contexts' attention
-mask, so that the generator attends to padding, and scores with the configured number of
-passages whatever it was given.
+Lewis et al. 2020, section 2.5. The beam search is Transformers' own. RAG-Sequence is ours:
+`RagSequenceForGeneration.generate` of Transformers 5.23 drops the contexts' attention mask, so
+that the generator attends to padding, and scores with the configured number of passages
+whatever it was given. So is a step of RAG-Token (`training.marginal`).
 
 Axes: B questions, K passages per question, S context tokens, C candidates, T answer tokens.
 """
@@ -18,6 +18,7 @@ from torch import Tensor
 from ragsearch.training.contexts import Contexts
 from ragsearch.training.encoded import Encoded, encode_contexts
 from ragsearch.training.loss import marginal_loss
+from ragsearch.training.marginal import decode_marginally
 from ragsearch.training.model import TrialModel, generation_config
 
 _MOST_BYTES = 64 << 20
@@ -39,12 +40,11 @@ def generate_answers(
         doc_scores: -inf where there is no passage.
         encoded: The contexts encoded, by whom that was done already.
     """
+    encoded = encoded or encode_contexts(model, contexts)
     if model.kind == "rag_sequence":
-        encoded = encoded or encode_contexts(model, contexts)
         return _texts(model, _decode_thoroughly(encoded, doc_scores))
-    inputs = model.generation_inputs(contexts, doc_scores)
-    tokens = model.network.generate(**inputs, generation_config=generation_config(model))
-    return _texts(model, tokens)
+    # without a passage there is one context a question, which weighs 1
+    return _texts(model, decode_marginally(encoded, doc_scores))
 
 
 def _texts(model: TrialModel, tokens: Iterable[Int64[Tensor, " T"]]) -> list[str]:

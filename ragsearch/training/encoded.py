@@ -30,12 +30,18 @@ class _KeysValues(NamedTuple):
 
 
 class _SharedCache(EncoderDecoderCache):
-    """What a decoder remembers, where all beams of a row read the same context."""
+    """What a decoder remembers, where all beams of a row read the same contexts."""
+
+    def __init__(self, n_docs: int, *caches: Cache) -> None:
+        super().__init__(*caches)
+        self._n_docs = n_docs
 
     @override
     def reorder_cache(self, beam_idx: Any) -> None:  # Any: declared as what no tensor is
         # Transformers would copy every context to its own place at every step
-        self.self_attention_cache.reorder_cache(beam_idx)
+        places = torch.arange(self._n_docs, device=beam_idx.device)
+        rows = (beam_idx[:, None] * self._n_docs + places).flatten()
+        self.self_attention_cache.reorder_cache(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +84,26 @@ class Encoded:
         Args:
             n_beams: Rows that `generate` makes of each.
         """
-        told: dict[str, Any] = {
+        return {
             "encoder_outputs": BaseModelOutput(last_hidden_state=self.states),
             "attention_mask": self.mask,
+            "past_key_values": self.cache(n_beams),
         }
-        if self.layers:
-            beams = [
-                tuple(tensor.repeat_interleave(n_beams, dim=0) for tensor in layer)
-                if n_beams > 1
-                else layer
-                for layer in self.layers
-            ]
-            told["past_key_values"] = _SharedCache(DynamicCache(), DynamicCache(beams))
-        return told
+
+    def cache(self, n_beams: int = 1, n_docs: int = 1) -> EncoderDecoderCache | None:
+        """Return what a decoder starts from; None where it has to find that out itself.
+
+        Args:
+            n_beams: Beams that read each context.
+            n_docs: Contexts that a beam reads together.
+        """
+        if not self.layers:
+            return None
+        beams = [
+            tuple(repeated(tensor, n_beams, n_docs) for tensor in layer)
+            for layer in self.layers
+        ]
+        return _SharedCache(n_docs, DynamicCache(), DynamicCache(beams))
 
     def _rows(self, rows: Int64[Tensor, " M"]) -> "Encoded":
         """Return some of the contexts, no wider than the longest of them."""
@@ -105,6 +118,14 @@ class Encoded:
                 for layer in self.layers
             ),
         )
+
+
+def repeated(tensor: Tensor, n_beams: int, n_docs: int) -> Tensor:
+    """Return every `n_docs` rows as often as there are beams, in one run after another."""
+    if n_beams == 1:
+        return tensor
+    runs = tensor.view(-1, n_docs, *tensor.shape[1:])
+    return runs.repeat_interleave(n_beams, dim=0).flatten(0, 1)
 
 
 def encode_contexts(model: TrialModel, contexts: Contexts) -> Encoded:

@@ -25,8 +25,10 @@ from ragsearch.spec import ObjectiveSection, TrialSection
 from ragsearch.training.loss import DivergedError
 from ragsearch.training.model import TrialModel, assemble
 from ragsearch.training.module import RagModule, Step
+from ragsearch.training.origin import origin_of
 from ragsearch.training.pipeline import Pipeline
-from ragsearch.training.rungs import Validations, stratified
+from ragsearch.training.rungs import Rungs, Validations, stratified
+from ragsearch.training.state import Keeper, Progress, open_state
 from ragsearch.training.tokens import PassageTokens, open_tokens
 from ragsearch.training.workers import Workers
 
@@ -54,6 +56,8 @@ class EpochReport:
     """The trial ends with it: at `max_epochs`, or because its patience is at an end."""
     save: Callable[[Path], None]
     """Write the model as it is now into a folder."""
+    save_state: Callable[[Path], None]
+    """Write what `fit_trial` needs to go on from here into a folder."""
 
 
 def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
@@ -67,8 +71,12 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     workers: Workers = Workers(),
     tokens: Path | None = None,
     rung_examples: int | None = None,
+    resume: Path | None = None,
 ) -> None:
     """Fine-tune one configuration and report after every epoch.
+
+    A trial that was interrupted after an epoch and goes on from it reports what it would have
+    reported without the interruption, times aside.
 
     Args:
         trial: The configuration.
@@ -83,22 +91,41 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
             tokenizer are read if they are there.
         rung_examples: How many of the questions to validate on before the last epoch, drawn by
             `seed`; all by default.
+        resume: Where a report of this trial saved its state: it goes on after that epoch. None
+            starts it.
 
     Raises:
+        BadInputError: If the state is damaged, or not of this trial.
         DivergedError: If a loss or the question encoder's output is no longer finite, or the
             validation loss far above that of guessing.
     """
     train, val = questions
+    origin = origin_of(
+        trial,
+        questions,
+        retriever,
+        workers,
+        seed=seed,
+        objective=objective.model_dump(),
+        rung_examples=rung_examples,
+    )
+    order = torch.Generator().manual_seed(seed)
+    keeper = Keeper(origin, order, None if resume is None else open_state(resume, origin))
+    if keeper.so_far.is_over:
+        return
     pl.seed_everything(seed, verbose=False)
     model = assemble(trial)
     if workers.rank:
         torch.manual_seed(seed + workers.rank)  # dropout of its own, on questions of its own
     pipeline = Pipeline(model, retriever, tokens_for(tokens, model, retriever))
-    module = RagModule(pipeline, workers)
+    module = RagModule(pipeline, workers, keeper.so_far.done)
     asked = _validations(val, workers, trial.train.eval_batch_size, rung_examples, seed)
-    reporter = _Reporter(model, module, objective, report, asked)
-    steps = Steps(_loader(train, trial.optim.effective_batch, seed), workers)
-    fit_module(module, steps, asked, reporter)
+    fit_module(
+        module,
+        Steps(_loader(train, trial.optim.effective_batch, order), workers),
+        asked,
+        _Reporter(module, objective, report, asked, keeper),
+    )
 
 
 def _validations(
@@ -109,15 +136,19 @@ def _validations(
     def shares(questions: Sequence[Question]) -> Shares:
         return Shares(_loader(questions, workers.n * batch_size), workers)
 
-    some = val if n is None else stratified(val, n, seed)
-    compared = frozenset(question.id for question in some)
-    return Validations(shares(val), None if n is None else shares(some), compared)
+    if n is None:
+        return Validations(shares(val))
+    some = stratified(val, n, seed)
+    ids, compared = ([question.id for question in questions] for questions in (val, some))
+    return Validations(shares(val), Rungs(shares(some), frozenset(compared), ids))
 
 
 def fit_module(
     module: RagModule, train: "Steps", val: "Shares | Validations", watcher: pl.Callback
 ) -> None:
-    """Train a module for its trial's epochs, each followed by a validation.
+    """Train a module for its trial's epochs that are left, each followed by a validation.
+
+    One whose trial has no epochs is validated as it is.
 
     Args:
         module: Its pipeline is closed at the end.
@@ -128,10 +159,10 @@ def fit_module(
     Raises:
         DivergedError: If a loss or the question encoder's output is no longer finite.
     """
-    pipeline = module.pipeline
+    pipeline, trial = module.pipeline, module.pipeline.model.trial
     with _quiet(), closing(pipeline):
-        trainer = _trainer(pipeline.model.trial, watcher)
-        if pipeline.model.trial.train.max_epochs:
+        trainer = _trainer(trial, watcher, module.done.epochs)
+        if trial.train.max_epochs:
             trainer.fit(module, train, val)
         else:
             trainer.validate(module, val, verbose=False)
@@ -158,14 +189,14 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _trainer(trial: TrialSection, reporter: pl.Callback) -> pl.Trainer:
+def _trainer(trial: TrialSection, watcher: pl.Callback, n_done: int = 0) -> pl.Trainer:
     return pl.Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=1,
         precision=trial.train.precision,
-        max_epochs=trial.train.max_epochs,
+        max_epochs=trial.train.max_epochs - n_done,
         num_sanity_val_steps=0,
-        callbacks=[reporter],
+        callbacks=[watcher],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -174,13 +205,12 @@ def _trainer(trial: TrialSection, reporter: pl.Callback) -> pl.Trainer:
 
 
 def _loader(
-    questions: Sequence[Question], batch_size: int, seed: int | None = None
+    questions: Sequence[Question], batch_size: int, order: torch.Generator | None = None
 ) -> DataLoader[list[Question]]:
-    order = None if seed is None else torch.Generator().manual_seed(seed)
     return DataLoader(
         cast("Dataset[list[Question]]", list(questions)),  # a list does all a `Dataset` does
         batch_size=batch_size,
-        shuffle=seed is not None,
+        shuffle=order is not None,
         generator=order,
         collate_fn=list,
     )
@@ -220,42 +250,62 @@ class Steps:
 
 
 class _Reporter(pl.Callback):
+    """Reports each validation; before the first one, has a trial go on from where it was."""
+
     def __init__(
         self,
-        model: TrialModel,
         module: RagModule,
         objective: ObjectiveSection,
         report: Callable[[EpochReport], None],
         asked: Validations,
+        keeper: Keeper,
     ) -> None:
-        self._model, self._module, self._report = model, module, report
+        self._model, self._module, self._report = module.pipeline.model, module, report
         self._asked = asked
         self._metric = objective.metric
         self._sign = 1.0 if objective.goal == "max" else -1.0
-        self._best = -math.inf
-        self._n_worse = 0
+        self._keeper, self._so_far = keeper, keeper.so_far
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._keeper.restore(self._module)
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         n_epochs = self._model.trial.train.max_epochs
-        self._asked.is_last = trainer.current_epoch + 1 == n_epochs
+        self._asked.is_last = self._so_far.epoch + 1 == n_epochs
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = dict(self._module.epoch_metrics)
         self._check(metrics["val/nll"])
         compared = self._module.compared.get(self._metric, metrics[self._metric])
-        if self._asked.has_rungs and not self._asked.is_partial:
+        if self._asked.rungs is not None and not self._asked.is_partial:
             metrics[f"rung/{self._metric}"] = compared
-        score = self._sign * compared
-        is_best = score > self._best
-        self._best = max(score, self._best)
-        self._n_worse = 0 if is_best else self._n_worse + 1
-        settings = self._model.trial.train
-        epoch = trainer.current_epoch + bool(settings.max_epochs)
-        trainer.should_stop = self._n_worse == settings.early_stopping_patience
-        is_last = trainer.should_stop or epoch == settings.max_epochs
-        self._report(EpochReport(epoch, metrics, compared, is_best, is_last, self._model.save))
+        self._so_far, before = self._progress(self._sign * compared), self._so_far
+        trainer.should_stop = self._so_far.is_over
+        self._report(
+            EpochReport(
+                self._so_far.epoch,
+                metrics,
+                compared,
+                self._so_far.best > before.best,
+                self._so_far.is_over,
+                self._model.save,
+                self._keeper.keep(self._module, self._so_far),
+            )
+        )
+
+    def _progress(self, score: float) -> Progress:
+        """Return how far the trial is after a validation."""
+        settings, before = self._model.trial.train, self._so_far
+        n_worse = 0 if score > before.best else before.n_worse + 1
+        if not settings.max_epochs:
+            return Progress(best=max(score, before.best), n_worse=n_worse, is_over=True)
+        epoch = before.epoch + 1
+        is_over = n_worse == settings.early_stopping_patience or epoch == settings.max_epochs
+        n_steps = self._module.schedule.last_epoch
+        return Progress(epoch, n_steps, max(score, before.best), n_worse, is_over)
 
     def _check(self, nll: float) -> None:
         guessing = math.log(self._model.generator.config.vocab_size)

@@ -6,7 +6,7 @@ which is imported where it is needed: it takes seconds.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _QUERY_VALUE = ({"q_proj", "v_proj"}, {"q", "v"}, {"query", "value"})
 _HEAD = "lm_head"  # as wide as the vocabulary, and tied to the embeddings
 _BASE, _ADAPTER = ".base_layer.", ".lora_"  # what peft puts into names of weights
+_KEPT = "weight_alone"  # a layer's weight while it is merged; in no state_dict
 
 
 def add_adapters(part: nn.Module, settings: LoraSection) -> None:
@@ -62,20 +63,31 @@ def merge(network: nn.Module) -> None:
     """Have weights include their adapters, as they are to be saved."""
     for layer in _layers(network):
         if not layer.merged:
+            alone = _weight(layer).detach().clone()
+            cast("nn.Module", layer).register_buffer(_KEPT, alone, persistent=False)
             layer.merge()
 
 
 def unmerge(network: nn.Module) -> None:
-    """Take adapters out of the weights again, to be trained."""
+    """Take adapters out of the weights again, to be trained.
+
+    The weights are those from before to the bit: taking away what was added would round.
+    """
     for layer in _layers(network):
         if layer.merged:
             layer.unmerge()
+            _weight(layer).data.copy_(getattr(layer, _KEPT))
+            delattr(layer, _KEPT)
 
 
 def _layers(network: nn.Module) -> Iterator["LoraLayer"]:
     from peft.tuners.lora import LoraLayer
 
     return (module for module in network.modules() if isinstance(module, LoraLayer))
+
+
+def _weight(layer: "LoraLayer") -> Tensor:
+    return cast("Tensor", layer.get_base_layer().weight)
 
 
 def plain_weights(network: nn.Module) -> dict[str, Tensor]:

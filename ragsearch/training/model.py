@@ -34,12 +34,13 @@ from typing_extensions import override
 from ragsearch.errors import BadInputError
 from ragsearch.index.encoder import Pooling, pool
 from ragsearch.spec import TrialSection
-from ragsearch.training.contexts import ContextBuilder, Contexts
+from ragsearch.training.contexts import ContextBuilder
 from ragsearch.training.encoder_only import open_encoder_only
 from ragsearch.training.lora import add_adapters, merge, plain_weights, unmerge
 from ragsearch.training.loss import ModelType
 from ragsearch.training.parts import (
     check_length,
+    check_vocabulary,
     first_line,
     keep_no_activations,
     open_generator,
@@ -92,12 +93,6 @@ class TrialModel(ABC):
     @abstractmethod
     def context_builder(self) -> ContextBuilder:
         """Return what joins questions and passages as the generator is to read them."""
-
-    @abstractmethod
-    def generation_inputs(
-        self, contexts: Contexts, doc_scores: Float[Tensor, "B K"]
-    ) -> dict[str, object]:
-        """Return what the network's own `generate` is given, but for its settings."""
 
     def start_training(self) -> None:
         """Switch dropout on where weights are trained.
@@ -192,17 +187,6 @@ class RagModel(TrialModel):
         return ContextBuilder.of_trial(self.generator_tokenizer, self.trial)
 
     @override
-    def generation_inputs(
-        self, contexts: Contexts, doc_scores: Float[Tensor, "B K"]
-    ) -> dict[str, object]:
-        return {
-            "context_input_ids": contexts.input_ids,
-            "context_attention_mask": contexts.attention_mask,
-            "doc_scores": doc_scores,
-            "n_docs": doc_scores.shape[1],
-        }
-
-    @override
     def _save_tokenizers(self, folder: Path) -> None:
         # the two folders `RagTokenizer` reads
         self.question_tokenizer.save_pretrained(folder / _QUESTION_TOKENIZER)
@@ -236,12 +220,6 @@ class ClosedBookModel(TrialModel):
             self.trial.model.prefix,
             doc_separator="",
         )
-
-    @override
-    def generation_inputs(
-        self, contexts: Contexts, doc_scores: Float[Tensor, "B K"]
-    ) -> dict[str, object]:
-        return {"input_ids": contexts.input_ids, "attention_mask": contexts.attention_mask}
 
     @override
     def _save_tokenizers(self, folder: Path) -> None:
@@ -317,18 +295,24 @@ def load(folder: Path, *, encoder_only: bool = False) -> TrialModel:
         network = open_network(folder, _CLASSES[trial.model.type])
         network.train(mode=False)
         if trial.model.type == "closed_book":
-            return ClosedBookModel(network, AutoTokenizer.from_pretrained(folder), trial)
+            return ClosedBookModel(network, _tokenizer(folder), trial)
         return RagModel(
             network,
-            AutoTokenizer.from_pretrained(folder / _GENERATOR_TOKENIZER),
+            _tokenizer(folder / _GENERATOR_TOKENIZER),
             trial,
-            AutoTokenizer.from_pretrained(folder / _QUESTION_TOKENIZER),
+            _tokenizer(folder / _QUESTION_TOKENIZER),
             settings["pooling"],
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BadInputError.single(
             folder, f"cannot be read: {first_line(error)}; export the model again"
         ) from error
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    check_vocabulary(tokenizer, folder.name)
+    return tokenizer
 
 
 def generation_config(model: TrialModel) -> GenerationConfig:

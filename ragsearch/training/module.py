@@ -33,7 +33,7 @@ from ragsearch.training.loss import DivergedError, marginal_loss
 from ragsearch.training.model import RagModel
 from ragsearch.training.optimizer import make_optimizer, make_schedule, parameter_groups
 from ragsearch.training.pipeline import Found, Labels, Pipeline, Retrieved
-from ragsearch.training.rungs import Validations
+from ragsearch.training.rungs import Rungs, Validations
 from ragsearch.training.workers import Workers
 
 
@@ -45,27 +45,42 @@ class Step(NamedTuple):
     """Those of the next step of this epoch; None at its end."""
 
 
+class Done(NamedTuple):
+    """What a trial has behind it when Lightning starts to train it."""
+
+    epochs: int
+    steps: int
+
+
+_NOTHING = Done(epochs=0, steps=0)
+
+
 class RagModule(pl.LightningModule):
     """Trains a pipeline's model through the marginal loss.
 
     Args:
         pipeline: What is trained.
         workers: Who trains it together, each on its share of every batch.
+        done: What it has behind it, of which Lightning is to know nothing.
     """
 
-    def __init__(self, pipeline: Pipeline, workers: Workers = Workers()) -> None:
+    def __init__(
+        self, pipeline: Pipeline, workers: Workers = Workers(), done: Done = _NOTHING
+    ) -> None:
         super().__init__()
         # Lightning's own accumulation averages averages; here every token weighs the same.
         self.automatic_optimization = False
         self.network = pipeline.model.network
         self.pipeline = pipeline
         self.workers = workers
+        self.done = done
+        self.hits_before: list[Hits] | None = None
+        """What was found for the validation questions of this worker before training."""
         self.epoch_metrics: dict[str, float] = {}
         self._ahead: Future[Found] | None = None
         self._losses: list[tuple[float, float]] = []
         self._encoder_norms: list[Tensor] = []
         self._examples: list[Example] = []
-        self._hits_before: dict[str, Hits] = {}
         self.compared: dict[str, float] = {}
         self._epoch_started = 0.0
 
@@ -96,7 +111,7 @@ class RagModule(pl.LightningModule):
         self.workers.sum_gradients(self.network.parameters())
         self._losses.append((total, n_tokens))
         optimizer.step()
-        cast("LRScheduler", self.lr_schedulers()).step()
+        self.schedule.step()
 
     def _leave_gradients(
         self, texts: list[str], retrieved: Retrieved, labels: Labels, n_tokens: float
@@ -189,14 +204,12 @@ class RagModule(pl.LightningModule):
     def on_train_start(self) -> None:
         """Note what is found for the validation questions before anything is trained."""
         batches = self.trainer.val_dataloaders
-        if self.pipeline.retriever is None or batches is None:
+        if self.pipeline.retriever is None or batches is None or self.hits_before is not None:
             return
-        whole = list(batches.whole if isinstance(batches, Validations) else batches)
+        whole = batches.whole if isinstance(batches, Validations) else batches
         self.pipeline.model.stop_training()
         with self.trainer.precision_plugin.val_step_context():  # as validation encodes them
-            hits = hits_of(self.pipeline, whole)
-        ids = (question.id for batch in whole for question in batch)
-        self._hits_before = dict(zip(ids, hits, strict=True))
+            self.hits_before = hits_of(self.pipeline, whole)
 
     @override
     def on_train_epoch_start(self) -> None:
@@ -235,16 +248,28 @@ class RagModule(pl.LightningModule):
         """Average what validation found."""
         self.compared = self._summary(self._examples)
         summary = dict(self.compared)
-        if self._hits_before:
-            before = [self._hits_before[example.question.id] for example in self._examples]
-            signs = collapse_signs(self._examples, before, self.workers)
+        if self.pipeline.retriever is not None:
+            signs = collapse_signs(self._examples, self._before(), self.workers)
             summary |= {f"val/{name}": value for name, value in signs.items()}
         (n,) = self.workers.total(float(len(self._examples)))
         self.epoch_metrics |= summary | {"val/n": n}
-        asked = self.trainer.val_dataloaders
-        if isinstance(asked, Validations) and asked.has_rungs and not asked.is_partial:
-            among = [one for one in self._examples if one.question.id in asked.compared]
+        rungs = self._rungs()
+        if rungs is not None and len(rungs.compared) < n:
+            among = [one for one in self._examples if one.question.id in rungs.compared]
             self.compared = self._summary(among)
+
+    def _rungs(self) -> Rungs | None:
+        asked = self.trainer.val_dataloaders
+        return asked.rungs if isinstance(asked, Validations) else None
+
+    def _before(self) -> list[Hits] | None:
+        """Return what was found before training for the questions of this validation."""
+        rungs = self._rungs()
+        if self.hits_before is None or rungs is None:
+            return self.hits_before
+        # of fewer questions this worker has others than its share of all
+        known = dict(zip(rungs.ids, self.workers.gather(self.hits_before), strict=True))
+        return [known[example.question.id] for example in self._examples]
 
     def _summary(self, examples: list[Example]) -> dict[str, float]:
         recall = self.pipeline.retriever is not None
@@ -256,7 +281,17 @@ class RagModule(pl.LightningModule):
         """Return an optimiser of up to four groups, its learning rate changing every step."""
         optim = self.pipeline.model.trial.optim
         optimizer = make_optimizer(parameter_groups(self.network, optim), optim)
-        n_steps = int(self.trainer.estimated_stepping_batches)
+        n_steps = self.done.steps + int(self.trainer.estimated_stepping_batches)
         return OptimizerLRSchedulerConfig(
             optimizer=optimizer, lr_scheduler=make_schedule(optimizer, optim, n_steps)
         )
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser itself, without what Lightning wraps it in."""
+        return cast("torch.optim.Optimizer", self.optimizers(use_pl_optimizer=False))
+
+    @property
+    def schedule(self) -> LRScheduler:
+        """What moves its learning rates."""
+        return cast("LRScheduler", self.lr_schedulers())

@@ -54,6 +54,14 @@ def make_schedule(
     return schedule
 
 
+def fast_forward(schedule: LRScheduler, n_steps: int) -> None:
+    """Have a schedule and its optimiser be where they are after at least one step."""
+    # a count above 1 tells torch that the optimiser has made steps
+    before = {"last_epoch": n_steps - 1, "_step_count": n_steps + 1}
+    schedule.load_state_dict(schedule.state_dict() | before)
+    schedule.step()
+
+
 def _shape(optim: OptimSection) -> dict[str, float | int]:
     if optim.schedule == "polynomial":
         return {"lr_end": min(_LR_END, optim.learning_rate / 10)}

@@ -133,8 +133,7 @@ def _checkpoint_tokenizer(name: str, part: str) -> PreTrainedTokenizerBase:
     if folder.is_dir() and not (folder / f"{part}_tokenizer").is_dir():
         raise ValueError(f"its {part}_tokenizer is missing")
     tokenizer: PreTrainedTokenizerBase = getattr(_TOKENIZERS.from_pretrained(name), part)
-    if len(tokenizer) <= _N_INVENTED_TOKENS:
-        raise ValueError(f"its {part}_tokenizer knows only {len(tokenizer)} tokens")
+    check_vocabulary(tokenizer, f"{part}_tokenizer")
     return tokenizer
 
 
@@ -254,6 +253,16 @@ def keep_no_activations(part: nn.Module, trial: TrialSection) -> None:
         warnings.simplefilter("ignore", FutureWarning)
         # the reentrant kind gives no gradient where no input has one, as token ids have none
         able.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Refuse a tokenizer that Transformers has just made up, as it does in silence.
+
+    Raises:
+        ValueError: If it knows nothing but special tokens.
+    """
+    if len(tokenizer) <= _N_INVENTED_TOKENS:
+        raise ValueError(f"its {name} knows only {len(tokenizer)} tokens")
 
 
 def check_complete(missing: Collection[str]) -> None:

@@ -7,6 +7,7 @@ the best one is chosen among equals.
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from ragsearch.data.questions import Question
 
@@ -49,27 +50,32 @@ def kind_of(question: Question) -> tuple[str, bool, int]:
     return first, any(sign.isdigit() for sign in answer), length
 
 
+class Rungs(NamedTuple):
+    """What validations ask before the last one."""
+
+    some: Batches
+    """A worker's share."""
+    compared: frozenset[str]
+    """Ids of these questions, which every validation asks."""
+    ids: Sequence[str]
+    """Ids of all questions to validate on, in their order."""
+
+
 class Validations:
     """A worker's share of what each validation asks; `is_last` is set before the last one."""
 
-    def __init__(self, whole: Batches, some: Batches | None, compared: frozenset[str]) -> None:
+    def __init__(self, whole: Batches, rungs: Rungs | None = None) -> None:
         self.whole = whole
         """Of all questions."""
-        self.compared = compared
-        """Ids of the questions that every validation asks."""
+        self.rungs = rungs
+        """None where every validation asks all."""
         self.is_last = False
-        self._some = some
-
-    @property
-    def has_rungs(self) -> bool:
-        """Whether validations ask fewer questions before the last epoch."""
-        return self._some is not None
 
     @property
     def is_partial(self) -> bool:
-        """Whether the next validation leaves questions out."""
-        return self.has_rungs and not self.is_last
+        """Whether the next validation may leave questions out."""
+        return self.rungs is not None and not self.is_last
 
     def __iter__(self) -> Iterator[list[Question]]:
         """Yield the batches of the next validation."""
-        yield from self.whole if self._some is None or self.is_last else self._some
+        yield from self.whole if self.rungs is None or self.is_last else self.rungs.some

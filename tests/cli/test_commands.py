@@ -232,6 +232,25 @@ def test_predictions_of_several_bundles_are_scored_side_by_side(tmp_path, capsys
     assert table[2][1:] == ["1", "1", "0.8", "0.5", "1"]
 
 
+def test_a_table_has_the_scores_of_retrieval_of_whichever_bundle_has_some(tmp_path, capsys):
+    passage = {"id": "1", "source_id": "1", "title": "t", "text": "x", "doc_score": 2.0}
+    found = {"depth": 1, "passages": [{**passage, "weight": 1.0}]}
+    rows = [predictions("closed", "sea"), {**predictions("open", "sea"), **found}]
+    (tmp_path / "said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    call("score", tmp_path / "said.jsonl")
+
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    names, _, closed, other = lines
+    assert names[5:] == [
+        "recall_at_1", "mrr_at_1", "unique_passage_ratio", "top1_concentration",
+        "prior_entropy", "n",
+    ]  # fmt: skip
+    assert other[5:] == ["0", "0", "1", "1", "0", "1"]
+    assert closed[-1] == "1"
+    assert len(closed) < len(other)
+
+
 def test_predictions_of_one_bundle_are_scored_in_pairs(tmp_path, capsys):
     (tmp_path / "said.jsonl").write_text(json.dumps(predictions("best", "sea")))
 

@@ -22,7 +22,8 @@ COMMANDS = dict(walk(typer.main.get_command(app)))
 
 def test_all_commands_are_there():
     assert {" ".join(path) for path in COMMANDS} == {
-        "", "init", "validate", "run", "trials", "final", "export", "eval", "score", "ask",
+        "", "init", "validate", "schema", "run", "trials", "final", "export", "eval", "score",
+        "ask",
         "index", "index build", "index import", "index info",
         "pool", "pool ls", "pool start", "pool stop",
         "pool alias",
@@ -70,6 +71,7 @@ def test_the_first_line_of_help_fits_the_list_of_commands(path, capsys):
         ["-c", "import ragsearch; dir(ragsearch)"],
         ["-m", "ragsearch", "--help"],
         ["-m", "ragsearch", "validate", "search_spaces/starter.yaml"],
+        ["-m", "ragsearch", "schema"],
         ["-m", "ragsearch", "trials", "--help"],
     ],
 )

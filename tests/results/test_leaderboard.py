@@ -17,7 +17,9 @@ def epoch(number: int, em: float, **more: float) -> dict[str, float]:
 def make_record(output: Path, name: str = "kb-1", started: str = "2026-11-02T10:00:00+00:00"):
     folder = output / name
     folder.mkdir(parents=True)
-    record = SearchRecord(folder, "kb", "val/em", "max", {}, "", started=started)
+    record = SearchRecord(
+        folder, "kb", "val/em", "max", {}, "", Status.FINISHED, started=started
+    )
     record.trials[2] = TrialRecord(
         2, {"optim.learning_rate": 3e-4}, Status.STOPPED_EARLY, [epoch(1, 0.5), epoch(2, 0.25)]
     )

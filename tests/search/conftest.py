@@ -9,6 +9,14 @@ import yaml
 from ragsearch.spec import Spec, load_spec
 from tests.tiny import Tiny
 
+SPACE = {
+    "model.type": {"choice": ["rag_sequence", "rag_token"]},
+    "retrieval.n_docs": {"ordinal": [1, 3, 5]},
+    "optim.learning_rate": {"log": [1e-5, 1e-2]},
+    "optim.warmup_steps": {"int": [0, 40], "step": 10},
+    "regularisation.dropout": {"uniform": [0.0, 0.2], "step": 0.05},
+}
+
 
 @pytest.fixture
 def space_of(tiny: Tiny, tmp_path: Path) -> Callable[..., Spec]:

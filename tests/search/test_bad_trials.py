@@ -9,6 +9,7 @@ import yaml
 from mlflow import MlflowClient
 
 from ragsearch.search.record import SearchRecord, Status
+from ragsearch.search.study import open_storage
 from tests.command import ragsearch, try_ragsearch
 from tests.search.conftest import space_content
 
@@ -38,7 +39,7 @@ def test_a_search_goes_on_without_trials_that_diverge_or_break_a_constraint(tiny
     choices = [HEALTHY, DRIVEN_OFF, BROKEN]
     content = content_of(
         tiny,
-        seed=0,
+        seed=3,  # which draws each choice once
         space={"optim.question_encoder_lr_ratio": {"choice": choices}},
         search={"algorithm": "random", "scheduler": {"name": "asha"}},
     )
@@ -70,7 +71,7 @@ def test_a_search_goes_on_without_trials_that_diverge_or_break_a_constraint(tiny
         assert len(history) == n_epochs
     assert "best    trial 0, val/em" in said
     (folder,) = (tmp_path / "runs").glob("tiny-*")
-    study = optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder}/study.db")
+    study = optuna.load_study(study_name=folder.name, storage=open_storage(folder))
     states = {trial.params["optim.question_encoder_lr_ratio"]: trial for trial in study.trials}
     assert {ratio: trial.state.name for ratio, trial in states.items()} == {
         HEALTHY: "COMPLETE",

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from ragsearch.search.chosen import settings_for
 from ragsearch.search.comparison import best_run, compare
 from ragsearch.search.record import FinalRun, Rescored, SearchRecord, Status, TrialRecord
-from ragsearch.search.rescoring import settings_for
 
 
 def record_of(folder, metric="val/em", goal="max", rung_examples=None):

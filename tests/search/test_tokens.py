@@ -124,7 +124,7 @@ def test_a_trial_reads_the_tokens_and_trains_without_texts(
     second = Workers(rank=1, n=1)  # who reads all but the first of a batch, and reports nothing
 
     for tokens in (folder, tmp_path / "of another node"):
-        _train({TRIAL_KEY: 0}, TrialJob(spec, address, tmp_path, tokens), second)
+        _train({TRIAL_KEY: 0}, TrialJob(spec, address, tmp_path, tokens), None, second)
 
     to_train, to_validate = 23 * 2, 7 * 10
     before = to_validate  # what is found for the validation questions before training

@@ -1,12 +1,20 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from ray import tune
 
 from ragsearch.errors import BadInputError
 from ragsearch.index.build import build_index
-from ragsearch.search.trainable import IndexAddress, retriever_of
+from ragsearch.search.trainable import (
+    IndexAddress,
+    TrialJob,
+    _state_before,
+    retriever_of,
+    run_trial,
+)
 from ragsearch.spec import IndexSection, TrialSection
 
 
@@ -63,3 +71,33 @@ def test_an_index_that_is_not_on_the_trials_machine_is_refused(address, tmp_path
         retriever_of(elsewhere, trial("in_process"), "trial 0"),
     ):
         pass
+
+
+def test_a_bug_ends_a_trial_with_a_report_and_is_not_raised_to_be_tried_again(
+    space_of, tmp_path, monkeypatch
+):
+    told = []
+    monkeypatch.setattr(tune, "report", told.append)
+    monkeypatch.setattr(tune, "get_checkpoint", lambda: None)
+    job = TrialJob(space_of(), {}, tmp_path)  # it knows no index, by whoever's mistake
+
+    run_trial({"trial": 0}, job)
+
+    (result,) = told
+    assert (result["verdict"], result["reason"]) == ("failed", "KeyError: 'tiny'")
+    assert result["log"].endswith("KeyError: 'tiny'")
+
+
+def test_a_trial_goes_on_from_this_run_before_it_does_from_an_earlier_one(
+    space_of, tmp_path, monkeypatch
+):
+    job = TrialJob(space_of(), {}, tmp_path, resumable={1: tmp_path / "earlier"})
+    here = SimpleNamespace(path=str(tmp_path / "here"))
+
+    for checkpoint, number, state in (
+        (None, 0, None),
+        (None, 1, tmp_path / "earlier" / "state"),
+        (here, 1, tmp_path / "here" / "state"),
+    ):
+        monkeypatch.setattr(tune, "get_checkpoint", lambda found=checkpoint: found)
+        assert _state_before({"trial": number}, job) == state

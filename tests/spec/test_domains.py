@@ -1,18 +1,22 @@
 import math
+from random import Random
+from statistics import NormalDist, fmean, stdev
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragsearch.spec.domain_parser import parse_domain
 from ragsearch.spec.domains import (
     BadDomainError,
+    Bundle,
     Choice,
     Domain,
     Int,
     Log,
+    Normal,
     Ordinal,
     Uniform,
-    parse_domain,
 )
 
 
@@ -20,6 +24,12 @@ from ragsearch.spec.domains import (
     ("raw", "domain"),
     [
         ({"log": [1e-5, 1]}, Log(1e-5, 1.0)),
+        ({"log": [1e-5, 1e-3], "step": 10}, Log(1e-5, 1e-3, 10.0)),
+        ({"normal": [0.1, 0.05], "bounds": [0, 0.3]}, Normal(0.1, 0.05, 0.0, 0.3)),
+        (
+            {"bundle": [{"a.b": 1, "c": "x"}, {"c": "y", "a.b": None}]},
+            Bundle(("a.b", "c"), ((1, "x"), (None, "y"))),
+        ),
         ({"uniform": [0, 1]}, Uniform(0.0, 1.0)),
         ({"uniform": [0.0, 0.3], "step": 0.05}, Uniform(0.0, 0.3, 0.05)),
         ({"int": [1, 9]}, Int(1, 9)),
@@ -41,11 +51,38 @@ def test_a_domain_is_read_and_written_as_the_file_has_it(
     ("raw", "key", "message"),
     [
         (3, "", "must be a domain such as {choice: [1, 2]}, not 3"),
-        ({}, "", "is an empty domain; give one of choice, int, log, ordinal, uniform"),
+        ({}, "", "is an empty domain; give one of bundle, choice, int, log, normal, ord"),
         ({"choise": [1, 2]}, "choise", "unknown key; did you mean 'choice'?"),
-        ({"gauss": [0, 1]}, "gauss", "unknown key; known are choice, int, log, ordinal"),
+        ({"gauss": [0, 1]}, "gauss", "unknown key; known are bundle, choice, int, log, normal"),
         ({"log": [1, 2], "uniform": [1, 2]}, "", "has several domains, log and uniform; keep"),
-        ({"log": [1, 2], "step": 1}, "step", "unknown key; known are log"),
+        ({"log": [1, 2], "step": 1}, "step", "step must be above 1, as a step of log multipl"),
+        ({"log": [1, 3], "step": 2}, "step", "times 2.0 does not lead from 1.0 to 3.0 evenly"),
+        ({"log": [1, 3], "step": "x"}, "step", "step must be a number, not 'x'"),
+        ({"choice": [1, 2], "step": 1}, "step", "unknown key; known are choice"),
+        ({"normal": 3}, "normal", "normal must be [mean, deviation], two numbers, not 3"),
+        ({"normal": [1, 0]}, "normal", "deviation must be above 0, not 0"),
+        ({"normal": [1, 1], "bounds": 2}, "bounds", "bounds must be [low, high], two numbers"),
+        ({"normal": [1, 1], "bounds": [2, 1]}, "", "low 2.0 must be below high 1.0"),
+        ({"normal": [0, 1], "bounds": [6, 9]}, "bounds", "bounds hold less than a thousandth"),
+        ({"bundle": {"a": 1}}, "bundle", "bundle must be a list of mappings"),
+        ({"bundle": []}, "bundle", "a bundle couples at least 2 keys; one alone is a choice"),
+        ({"bundle": [{"a": 1}, {"a": 2}]}, "bundle", "a bundle couples at least 2 keys"),
+        ({"bundle": [{"a": 1, "b": 2}]}, "bundle", "needs at least 2 options; fixed values"),
+        (
+            {"bundle": [{"a": 1, "b": 2}, {"a": 1, "c": 2}]},
+            "bundle",
+            "options must have the same keys, but 0 and 1 differ in b, c",
+        ),
+        (
+            {"bundle": [{"a": 1, "b": 2}, {"b": 2, "a": 1.0}]},
+            "bundle",
+            "options 0 and 1 are the same; keep one",
+        ),
+        (
+            {"bundle": [{"a": 1, "b": [2]}, {"a": 1, "b": 3}]},
+            "bundle",
+            "values must be numbers or text, not [2]",
+        ),
         ({"int": [1, 2], "stp": 1}, "stp", "unknown key; did you mean 'step'?"),
         ({"log": [1]}, "log", "log must be [low, high], two numbers, not [1]"),
         ({"log": "1-2"}, "log", "log must be [low, high], two numbers, not '1-2'"),
@@ -89,6 +126,9 @@ def test_what_is_no_domain_is_refused_with_the_part_that_is_wrong(
         (Log(0.1, 10), [0.1, 1, 10.0], [0.09, 11, True, "1", None, math.nan]),
         (Uniform(0, 1), [0, 0.3, 1], [-0.1, 1.1, False]),
         (Uniform(0, 0.3, 0.1), [0, 0.1, 0.2, 0.30000000000000004 - 1e-17], [0.15, 0.05]),
+        (Log(1e-5, 1e-3, 10), [1e-5, 1e-4, 0.00010000000000000002], [2e-5, 1e-2, "1"]),
+        (Normal(0, 1, -2, 2), [0, -2, 2.0], [2.1, None, True]),
+        (Bundle(("a", "b"), ((1, "x"), (2, "y"))), [(1, "x"), (2.0, "y")], [(1, "y"), 1]),
         (Int(1, 9, step=4), [1, 5, 9], [2, 0, 13, 5.0, True]),
         (Choice((1, "a", None)), [1, 1.0, "a", None], [True, "b", 2]),
         (Choice((True, False)), [True, False], [1, 0, None]),
@@ -126,3 +166,61 @@ def test_every_value_of_a_finite_domain_is_contained(low: int, n_steps: int, ste
     assert all(map(whole.contains, whole.values()))
     assert all(map(grid.contains, grid.values() or ()))
     assert len(grid.values() or ()) == len(whole.values()) == n_steps + 1
+
+
+EACH = [
+    Log(1e-5, 1e-3),
+    Log(1e-5, 1e-3, 10.0),
+    Uniform(0, 1),
+    Uniform(0.0, 0.3, 0.1),
+    Int(1, 9, step=4),
+    Int(1, 64, log=True),
+    Normal(0.1, 0.05, 0.0, 0.3),
+    Choice(("a", None, True)),
+    Ordinal((1, 5, 9)),
+    Bundle(("a", "b"), ((1, "x"), (2, "y"))),
+]
+
+
+@pytest.mark.parametrize("domain", EACH, ids=lambda domain: type(domain).__name__)
+def test_what_is_drawn_lies_in_the_domain(domain: Domain):
+    random = Random(1)
+    drawn = [domain.sample(random) for _ in range(300)]
+
+    assert all(map(domain.contains, drawn))
+    assert parse_domain(domain.to_plain()) == domain
+    if (values := domain.values()) is not None:
+        assert drawn
+        assert str(values[0]) in map(str, drawn)
+
+
+def test_a_normal_domain_without_bounds_ends_where_next_to_nothing_lies():
+    assert parse_domain({"normal": [1, 2]}) == Normal(1.0, 2.0, -9.0, 11.0)
+
+
+def test_uniform_quantiles_of_a_normal_domain_are_distributed_as_it_says():
+    domain = Normal(3.0, 2.0, -7.0, 13.0)
+    values = [domain.at((i + 0.5) / 1000) for i in range(1000)]
+
+    assert fmean(values) == pytest.approx(3.0)
+    assert stdev(values) == pytest.approx(2.0, rel=0.01)
+
+
+@given(st.floats(0, 1), st.floats(-2, 2), st.floats(0.5, 6))
+def test_quantiles_of_a_truncated_normal_domain_are_those_of_the_curve_between_its_ends(
+    quantile: float, low: float, width: float
+):
+    domain = Normal(0.0, 1.0, low, low + width)
+    value = domain.at(quantile)
+    curve = NormalDist()
+    share = (curve.cdf(value) - curve.cdf(low)) / (curve.cdf(low + width) - curve.cdf(low))
+
+    assert low <= value <= low + width
+    assert share == pytest.approx(quantile, abs=1e-9)
+    assert domain.quantile(value) == pytest.approx(quantile, abs=1e-9)
+
+
+def test_bounds_far_out_on_one_side_keep_every_value_between_them():
+    domain = Normal(0.0, 1.0, -50.0, 50.0)
+
+    assert (domain.at(0.0), domain.at(1.0)) == (-50.0, 50.0)

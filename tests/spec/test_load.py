@@ -208,6 +208,12 @@ def test_precision_may_be_written_as_a_number(path: Path):
     assert load_spec(path, ["trial.train.precision=32"]).file.trial.train.precision == "32"
 
 
+def test_half_precision_without_autocast_is_refused(path: Path):
+    """B14: with label smoothing stock sums float16 to -inf, and the loss is no number."""
+    with pytest.raises(BadInputError, match=r"trial\.train\.precision: .*16-true"):
+        load_spec(path, ["trial.train.precision=16-true", "resources.per_trial.gpu=1"])
+
+
 def test_half_precision_is_taken_with_a_gpu(path: Path):
     overrides = ["trial.train.precision=16-mixed", "resources.per_trial.gpu=0.5"]
 

@@ -154,6 +154,10 @@ MUTATIONS = {
         "budget:", "resources: {per_trial: {gpu: 2}}\nbudget:", 31,
         "resources.per_trial.gpu: must be at most 1.0, not 2",
     ),
+    "fewer retries than none": (
+        "budget:", "resources: {retries: -1}\nbudget:", 31,
+        "resources.retries: must be at least 0, not -1",
+    ),
     "workers that share a gpu": (
         "budget:", "resources: {per_trial: {gpu: 0.5, workers: 2}}\nbudget:", 31,
         "resources.per_trial: 2 workers cannot share GPUs (0.5 each); set gpu to 1 or to 0",
@@ -210,9 +214,9 @@ MUTATIONS = {
         " val/unique_passage_ratio, val/top1_concentration, val/prior_entropy,"
         " val/hit_overlap, train/question_encoder_grad_norm, not 'val/unique'",
     ),
-    "an expression as a constraint": (
-        "budget:", "constraints: ['retrieval.n_docs <= 3']\nbudget:", 31,
-        "constraints.0: must be a section with keys of its own, not 'retrieval.n_docs <= 3'",
+    "a number as a constraint": (
+        "budget:", "constraints: [3]\nbudget:", 31,
+        "constraints.0: must be a section with keys of its own, not 3",
     ),
     "two objectives": (
         "budget:", "objectives: [{metric: val/em}, {metric: val/f1}]\nbudget:", 31,

@@ -11,9 +11,8 @@ from ragsearch.tracking import SearchRun
 
 def open_run(folder: Path, name: str = "kb-1") -> SearchRun:
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    return SearchRun.open(
-        uri, "kb", name, params={"budget.trials": 8}, tags={"ragsearch.version": "0"}
-    )
+    params, tags = {"budget.trials": 8}, {"ragsearch.version": "0"}
+    return SearchRun.open(uri, "kb", name, identity=name, params=params, tags=tags)
 
 
 def test_a_search_becomes_one_run_with_its_settings_and_files(tmp_path):
@@ -37,7 +36,9 @@ def test_a_search_becomes_one_run_with_its_settings_and_files(tmp_path):
 def test_artifacts_lie_beside_the_database_wherever_the_command_ran(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    search = SearchRun.open("sqlite:///here/mlflow.db", "kb", "kb-1", params={}, tags={})
+    search = SearchRun.open(
+        "sqlite:///here/mlflow.db", "kb", "kb-1", identity="1", params={}, tags={}
+    )
 
     assert search.uri == f"sqlite:///{tmp_path}/here/mlflow.db"
     experiment = MlflowClient(search.uri).get_experiment(search.experiment_id)
@@ -76,7 +77,7 @@ def test_a_deleted_experiment_is_refused(tmp_path):
 
 def test_an_unusable_uri_is_refused():
     with pytest.raises(BadInputError, match=r"tracking\.uri: MLflow cannot be used at 'nosql"):
-        SearchRun.open("nosql://x", "kb", "kb-1", params={}, tags={})
+        SearchRun.open("nosql://x", "kb", "kb-1", identity="1", params={}, tags={})
 
 
 def test_a_database_that_is_lost_later_is_a_warning(tmp_path, caplog):

@@ -1,11 +1,11 @@
 """Trials in MLflow: what the callback writes of a real Tune run, and what it survives."""
 
-import pickle
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import ray
@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from ray import tune
 
-from ragsearch.tracking import SearchRun, TrialRuns
+from ragsearch.tracking import Known, SearchRun, TrialRuns
 
 N_EPOCHS = 50
 N_TRIALS = 20
@@ -68,7 +68,7 @@ def uri(tmp_path_factory) -> str:
 
 @pytest.fixture
 def search(uri) -> SearchRun:
-    return SearchRun.open(uri, "kb", "kb-1", params={}, tags={})
+    return SearchRun.open(uri, "kb", "kb-1", identity=uuid4().hex, params={}, tags={})
 
 
 @pytest.fixture
@@ -104,7 +104,12 @@ def start(runs: TrialRuns, number: int = 0, **config: object) -> FakeTrial:
 def report(runs: TrialRuns, trial: FakeTrial, epoch: int) -> None:
     metrics = {"val/em": epoch / 100, "train/loss": 1.0}
     is_last = epoch == N_EPOCHS
-    trial.last_result = {"epoch": epoch, "is_last": is_last, **metrics, "pid": 7}
+    trial.last_result = {
+        "epoch": epoch,
+        "is_last": is_last,
+        **metrics,
+        "timestamp": runs._clock(),
+    }
     runs.log_trial_result(epoch, trial, trial.last_result)
 
 
@@ -151,7 +156,7 @@ def test_metrics_wait_until_they_are_worth_a_call(search, clock):
 
 def test_metrics_wait_five_seconds_at_most_and_keep_their_own_time(search, clock):
     runs = callback(search, clock)
-    measured_ms = int(clock.now_s * 1000)
+    measured_s = clock()
     trial = start(runs)
     report(runs, trial, 1)
 
@@ -162,7 +167,7 @@ def test_metrics_wait_five_seconds_at_most_and_keep_their_own_time(search, clock
 
     assert early == {}
     points = MlflowClient(search.uri).get_metric_history(runs.run_id(0), "val/em")
-    assert [(point.step, point.timestamp) for point in points] == [(1, measured_ms)]
+    assert [(point.step, point.timestamp) for point in points] == [(1, 1000 * int(measured_s))]
     assert set(runs_of(search)["0"].data.metrics) == {"val/em", "train/loss"}
 
 
@@ -192,11 +197,24 @@ def test_a_run_ends_as_its_trial_did(search, clock, status, reason, word):
     assert history(search, run, "val/em") == [(2, 0.02)]
 
 
+def test_an_epoch_that_a_retried_trial_reports_again_is_written_once(search, clock):
+    runs = callback(search, clock)
+    trial = start(runs)
+
+    for epoch in (1, 2, 2, 3):
+        clock.now_s += 1
+        report(runs, trial, epoch)
+    runs.log_trial_end(trial)
+
+    written = history(search, runs_of(search)["0"], "val/em")
+    assert written == [(1, 0.01), (2, 0.02), (3, 0.03)]
+
+
 def test_a_report_of_how_a_trial_ended_is_no_validation(search, clock):
     runs = callback(search, clock)
     trial = start(runs)
 
-    runs.log_trial_result(1, trial, {"epoch": 0, "val/em": float("nan")})
+    runs.log_trial_result(1, trial, {"epoch": 0, "val/em": float("nan"), "timestamp": 7})
     runs.log_trial_end(trial)
 
     assert runs_of(search)["0"].data.metrics == {}
@@ -258,54 +276,83 @@ def test_what_is_lost_in_the_end_is_said(search, clock, caplog):
     assert "MLflow did not take 2 metrics of trials 4" in caplog.text
 
 
-def test_a_call_that_is_repeated_doubles_nothing(search, clock):
-    runs = callback(search, clock)
-    trial = start(runs)
-    report(runs, trial, 1)
-    state = pickle.dumps(runs.get_state())
-    runs.log_trial_end(trial)
+def known(number: int, *epochs: int, status: str | None = None) -> Known:
+    """What the record has of a trial that `report` reported."""
+    metrics = [{"epoch": n, "val/em": n / 100, "train/loss": 1.0} for n in epochs]
+    times = [Clock.now_s for _ in epochs]
+    return Known(number, {}, list(zip(metrics, times, strict=True)), status, None)
 
-    runs.set_state(pickle.loads(state))
-    runs.log_trial_end(trial)
 
+def test_a_trial_that_goes_on_has_the_run_it_had_and_no_metric_twice(search, clock):
+    killed = callback(search, clock)
+    trial = start(killed)
+    report(killed, trial, 1)
+    killed.finish()
+    report(killed, trial, 2)  # still waiting when the process is killed
+
+    again = callback(search, clock)
+    again.take_up([known(0, 1, 2)])
+    again.log_trial_start(trial)
+    report(again, trial, 2)
+    report(again, trial, N_EPOCHS)
+    again.log_trial_end(trial)
+
+    (run,) = runs_of(search).values()
+    assert run.info.run_id == killed.run_id(0)
+    assert run.info.status == "FINISHED"
+    for key in ("val/em", "train/loss"):
+        assert [step for step, _ in history(search, run, key)] == [1, 2, N_EPOCHS]
+
+
+def test_a_trial_whose_run_was_closed_is_running_again(search, clock):
+    stopped = callback(search, clock)
+    trial = start(stopped)
+    search.close("interrupted")
+    closed = runs_of(search)["0"].info.status
+
+    again = callback(search, clock)
+    again.take_up([known(0)])
+
+    run = runs_of(search)["0"]
+    assert closed == "KILLED"
+    assert (run.info.status, run.data.tags["ragsearch.status"]) == ("RUNNING", "running")
+    again.log_trial_start(trial)
     assert len(runs_of(search)) == 1
-    assert history(search, runs_of(search)["0"], "val/em") == [(1, 0.01)]
 
 
-def test_a_restored_search_goes_on_with_the_same_runs(search, clock):
-    runs = callback(search, clock)
-    trial = start(runs)
-    report(runs, trial, 1)
-    runs.log_trial_end(trial)
-    restored = pickle.loads(pickle.dumps(runs))
-    restored.set_state(pickle.loads(pickle.dumps(runs.get_state())))
+def test_a_search_that_goes_on_has_the_run_it_had(uri):
+    identity = uuid4().hex
+    first = SearchRun.open(uri, "kb", "1", identity=identity, params={"n": 8}, tags={})
+    first.close("interrupted")
 
-    restored.log_trial_start(trial)
-    again = runs_of(search)["0"].info.status
-    report(restored, trial, N_EPOCHS)
-    restored.log_trial_end(trial)
+    again = SearchRun.open(uri, "kb", "1", identity=identity, params={"n": 12}, tags={})
 
-    assert again == "RUNNING"
-    assert len(runs_of(search)) == 1
-    assert runs_of(search)["0"].info.status == "FINISHED"
-    assert [step for step, _ in history(search, runs_of(search)["0"], "val/em")] == [
-        1,
-        N_EPOCHS,
-    ]
+    run = MlflowClient(uri).get_run(first.run_id)
+    assert again.run_id == first.run_id
+    assert run.info.status == "RUNNING"
+    assert run.data.tags["ragsearch.status"] == "running"
+    assert run.data.params == {"n": "8"}
+    assert run.data.tags["ragsearch.changed.n"] == "12"
 
 
-def test_a_run_that_was_made_but_not_remembered_is_found(search, clock):
-    runs = callback(search, clock)
-    trial = start(runs)
-    made = runs.run_id(0)
-    state = runs.get_state()
-    state["children"][0].run_id = None
+def test_what_a_killed_process_did_not_tell_is_told_later(search, clock):
+    killed = callback(search, clock)
+    start(killed, 0)  # trial 1 never came to MLflow, trial 2 was told whole
+    trial = start(killed, 2)
+    report(killed, trial, N_EPOCHS)
+    killed.log_trial_end(trial)
 
-    runs.set_state(state)
-    runs.log_trial_end(trial)
+    again = callback(search, clock)
+    calls = count_calls(again)
+    finished = [known(number, 1, 2, status="finished") for number in (0, 1)]
+    again.take_up([*finished, known(2, N_EPOCHS, status="finished")])
 
-    assert list(runs_of(search)) == ["0"]
-    assert runs.run_id(0) == made
+    found = runs_of(search)
+    assert {number: run.info.status for number, run in found.items()} == dict.fromkeys(
+        "012", "FINISHED"
+    )
+    assert history(search, found["1"], "val/em") == [(1, 0.01), (2, 0.02)]
+    assert calls.count("set_terminated") == 2
 
 
 @pytest.fixture(scope="module")

@@ -140,6 +140,22 @@ def test_weights_without_adapters_stay_as_they_were(
     assert all(name.endswith(("q_proj.weight", "v_proj.weight")) for name in moved)
 
 
+def test_a_weight_that_was_merged_is_trained_on_as_it_was(make_trial: MakeTrial) -> None:
+    network = assemble(make_trial("bart", model__lora={"rank": 2, "alpha": 7})).network
+    for layer in lora._layers(network):
+        torch.nn.init.normal_(layer.lora_B["default"].weight)
+    before = {name: weight.clone() for name, weight in network.state_dict().items()}
+
+    lora.merge(network)
+    merged = {name: weight.clone() for name, weight in network.state_dict().items()}
+    lora.unmerge(network)
+
+    after = network.state_dict()
+    assert after.keys() == merged.keys() == before.keys()
+    assert any(not torch.equal(weight, merged[name]) for name, weight in before.items())
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+
+
 def test_a_model_without_known_layers_is_refused(
     make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
 ) -> None:

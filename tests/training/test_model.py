@@ -106,6 +106,39 @@ def test_a_saved_model_is_the_same_here_and_in_stock_transformers(
         assert loaded.question_tokenizer(text)["input_ids"] == before
 
 
+def test_a_saved_t5_gives_stock_rag_sequence_a_loss(
+    make_trial: MakeTrial, tmp_path: Path
+) -> None:
+    """B1: without a `bos_token_id` in the generator's configuration stock has no answer."""
+    assemble(make_trial("t5")).save(tmp_path)
+
+    stock = RagSequenceForGeneration.from_pretrained(tmp_path)
+    loss = stock(
+        context_input_ids=torch.tensor([[17, 1]]),
+        context_attention_mask=torch.ones(1, 2, dtype=torch.int64),
+        doc_scores=torch.zeros(1, 1),
+        labels=torch.tensor([[0, 17, 1]]),
+        n_docs=1,
+    ).loss
+
+    assert loss.isfinite()
+
+
+def test_whole_numbers_reach_the_strict_configuration_as_it_wants_them(
+    make_trial: MakeTrial, tmp_path: Path
+) -> None:
+    """B5: `0` for a share, as YAML has it, is an error of `RagConfig`."""
+    keys = ("dropout", "attention_dropout", "label_smoothing", "encoder_layerdrop")
+    trial = make_trial("bart", **{f"regularisation__{key}": 0 for key in keys})
+
+    assemble(trial).save(tmp_path)
+
+    config = RagConfig.from_pretrained(tmp_path)
+    assert type(config.n_docs) is int
+    assert type(config.label_smoothing) is float
+    assert type(config.generator.dropout) is type(config.generator.encoder_layerdrop) is float
+
+
 @pytest.mark.parametrize("generator", ["t5", "bart"])
 def test_stock_transformers_reads_the_same_contexts(
     generator: str, make_trial: MakeTrial, retriever: FakeRetriever, tmp_path: Path
@@ -305,6 +338,20 @@ def test_a_mean_pooled_question_encoder_survives_saving(
     torch.testing.assert_close(model.encode_questions(questions[1:]), vectors[1:])
 
 
+def test_a_mean_pooled_question_has_one_vector_alone_and_beside_a_longer_one(
+    tiny: Tiny, make_trial: MakeTrial
+) -> None:
+    """B20: an encoder that is no DPR takes padding for words unless it is told."""
+    model = assemble(make_trial(model__question_encoder=str(tiny.bert), model__pooling="mean"))
+    model.stop_training()
+
+    with torch.no_grad():
+        alone = model.encode_questions(["Why?"])
+        beside = model.encode_questions(["Why?", "What is the capital of Babex, and why?"])
+
+    torch.testing.assert_close(beside[:1], alone)
+
+
 @pytest.fixture
 def bundle(make_trial: MakeTrial, tmp_path: Path) -> Path:
     assemble(make_trial()).save(tmp_path)
@@ -328,8 +375,16 @@ def test_a_bundle_with_other_sizes_than_its_weights_is_refused(bundle: Path) -> 
         load(bundle)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "generator_tokenizer/tokenizer.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.safetensors",
+        "generator_tokenizer/tokenizer.json",
+        "question_encoder_tokenizer/tokenizer.json",
+    ],
+)
 def test_a_bundle_without_one_of_its_files_is_refused(name: str, bundle: Path) -> None:
+    """B10: for a DPR tokenizer that is not there Transformers makes one up, of 5 tokens."""
     (bundle / name).unlink()
 
     with pytest.raises(BadInputError, match="cannot be read: "):

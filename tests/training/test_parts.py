@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import DPRQuestionEncoder
 
 from ragsearch.errors import BadInputError
@@ -81,6 +82,25 @@ def test_a_checkpoint_without_a_tokenizer_is_refused(
 
     with pytest.raises(BadInputError, match=rf"trial\.model\.{part}: cannot be loaded as a "):
         assemble(make_trial("t5", **{f"model__{part}": str(tmp_path)}))
+
+
+def test_a_context_encoder_in_a_checkpoint_is_left_where_it_is(
+    checkpoint: RagModel, make_trial: MakeTrial, tmp_path: Path
+) -> None:
+    """B29: end-to-end training saves one, which Transformers reads as weights too many."""
+    weights = load_file(tmp_path / "model.safetensors")
+    for name in list(weights):
+        if name.startswith("rag.question_encoder."):
+            other = name.replace("question_encoder", "ctx_encoder", 1)
+            weights[other] = torch.zeros_like(weights[name])
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    whole = {"model__question_encoder": str(tmp_path), "model__generator": str(tmp_path)}
+
+    model = assemble(make_trial(**whole))
+
+    ours, theirs = model.network.state_dict(), checkpoint.network.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
 
 
 def test_a_folder_that_is_no_model_is_refused(make_trial: MakeTrial, tmp_path: Path) -> None:

@@ -6,10 +6,50 @@ import torch
 
 from ragsearch.data.questions import Question
 from ragsearch.index.hits import Hits, Knobs
-from ragsearch.training.model import assemble
+from ragsearch.training.model import assemble, generation_config
 from ragsearch.training.module import RagModule
 from ragsearch.training.pipeline import Pipeline, document_scores
 from tests.training.conftest import FakeRetriever, MakeTrial
+
+
+@pytest.mark.parametrize("generator", ["t5", "bart"])
+def test_labels_end_once_and_are_padded_with_the_generators_padding(
+    generator: str, make_trial: MakeTrial
+) -> None:
+    """B18: T5's tokenizer ends a text by itself. B15: no -100, an index of no embedding."""
+    model = assemble(make_trial(generator))
+    ends = model.generator.config.eos_token_id
+
+    labels = Pipeline(model, None).labels(["Ba", "Babex dofin gake"])
+
+    assert (labels.ids == ends).sum(dim=1).tolist() == [1, 1]
+    last = labels.mask.sum(dim=1, keepdim=True) - 1
+    assert labels.ids.gather(1, last).flatten().tolist() == [ends, ends]
+    assert set(labels.ids[~labels.mask].tolist()) == {model.generator.config.pad_token_id}
+
+
+@pytest.mark.parametrize("generator", ["t5", "bart"])
+def test_training_starts_answers_with_the_token_that_generation_starts_from(
+    generator: str, make_trial: MakeTrial, retriever: FakeRetriever
+) -> None:
+    """B33: the original trained BART on <s> and generated from </s>."""
+    model = assemble(make_trial(generator))
+    pipeline = Pipeline(model, retriever)
+    begun: list[int] = []
+    model.generator.get_decoder().register_forward_pre_hook(
+        lambda _, __, told: begun.append(int(told["input_ids"][0, 0])), with_kwargs=True
+    )
+    found = pipeline.retrieve(["which city?"], 1)
+    contexts = pipeline.read(["which city?"], found)
+
+    pipeline.logits(contexts, found.doc_scores, pipeline.labels(["Baba"]))
+    model.generator.generate(
+        contexts.input_ids,
+        attention_mask=contexts.attention_mask,
+        generation_config=generation_config(model),
+    )
+
+    assert begun[0] == begun[1] == model.generator.config.decoder_start_token_id
 
 
 class HalfPrecision(FakeRetriever):

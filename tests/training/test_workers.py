@@ -96,6 +96,39 @@ def test_two_workers_train_as_one_would(
     assert first["epochs"][0]["train/loss"] > first["epochs"][1]["train/loss"]
 
 
+@pytest.mark.slow
+def test_two_workers_go_on_as_if_they_had_not_been_interrupted(
+    tiny: Tiny, index: Path, make_trial: MakeTrial, tmp_path: Path
+) -> None:
+    """With dropout, which each worker draws for itself, and last steps that one sits out."""
+    trial = make_trial(
+        optim__effective_batch=4,
+        optim__learning_rate=5e-3,
+        regularisation__dropout=0.2,
+        train__max_epochs=3,
+        decode__max_length=4,
+    )
+    job = {
+        "trial": trial.model_dump(mode="json"),
+        "train": str(tiny.train),
+        "val": str(tiny.val),
+        "n_train": 9,
+        "n_val": 5,
+        "index": str(index),
+        "state": str(tmp_path / "state"),
+    }
+
+    for told in run_both(json.dumps(job), tmp_path / "place"):
+        whole, rest = told["whole"], told["rest"]
+        assert rest["weights"] == whole["weights"]
+        assert len(rest["epochs"]) == 2
+        for one, other in zip(rest["epochs"], whole["epochs"][1:], strict=True):
+            figures = [name for name in other if name.startswith(("train/", "val/"))]
+            assert {name: one[name] for name in figures} == {
+                name: other[name] for name in figures
+            }
+
+
 @pytest.fixture(scope="module")
 def sums(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     return run_both("sums", tmp_path_factory.mktemp("group") / "place")

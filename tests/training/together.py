@@ -7,6 +7,8 @@ each epoch reported, a fingerprint of the weights, or what `Workers` made of num
 import json
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -29,8 +31,20 @@ def wait_for_others(place: Path, rank: int, n: int) -> None:
         time.sleep(0.02)
 
 
-def fitted(job: dict, workers: Workers) -> dict[str, object]:
-    """Return what a trial reports, and which weights it ends with."""
+def fitted(
+    job: dict,
+    workers: Workers,
+    resume: Path | None = None,
+    after: Callable[[EpochReport], None] = lambda _: None,
+) -> dict[str, object]:
+    """Return what a trial reports, and which weights it ends with.
+
+    Args:
+        job: The trial and its questions.
+        workers: Who trains it.
+        resume: The state to go on from.
+        after: What to do after a report.
+    """
     trial = TrialSection.model_validate(job["trial"])
     retriever: Retriever = InProcessRetriever(open_index(Path(job["index"])))
     if trial.retrieval.backend == "torch_distributed":
@@ -43,14 +57,40 @@ def fitted(job: dict, workers: Workers) -> dict[str, object]:
         told["epochs"].append(state.metrics)
         digest = sha256(b"".join(tensor.numpy().tobytes() for tensor in weights))
         told["weights"] = digest.hexdigest()
+        after(state)
 
     questions = (
         read_questions(Path(job["train"]))[: job["n_train"]],
         read_questions(Path(job["val"]))[: job["n_val"]],
     )
     objective = ObjectiveSection(metric="val/nll", goal="min")
-    fit_trial(trial, questions, retriever, report, objective=objective, seed=3, workers=workers)
+    fit_trial(
+        trial,
+        questions,
+        retriever,
+        report,
+        objective=objective,
+        seed=3,
+        workers=workers,
+        resume=resume,
+    )
     return told
+
+
+def resumed(job: dict, workers: Workers) -> dict[str, object]:
+    """Return what a whole trial tells, and what one does that goes on after its first epoch."""
+    folder = Path(job["state"])
+
+    def interrupt(state: EpochReport) -> None:
+        if workers.rank == 0:
+            state.save_state(folder)
+        raise InterruptedError
+
+    whole = fitted(job, workers)
+    with suppress(InterruptedError):
+        fitted(job, workers, after=interrupt)
+    workers.total(0.0)  # the state is there
+    return {"whole": whole, "rest": fitted(job, workers, resume=folder)}
 
 
 def summed(workers: Workers) -> dict[str, object]:
@@ -76,8 +116,12 @@ def main() -> None:
     torch.set_num_threads(1)
     wait_for_others(Path(place), rank, n)
     with working_together(f"file://{place}", rank, n) as workers:
-        told = fitted(json.loads(job), workers) if job != "sums" else summed(workers)
+        told = summed(workers) if job == "sums" else trained(json.loads(job), workers)
     sys.stdout.write(json.dumps(told))
+
+
+def trained(job: dict, workers: Workers) -> dict[str, object]:
+    return resumed(job, workers) if "state" in job else fitted(job, workers)
 
 
 if __name__ == "__main__":

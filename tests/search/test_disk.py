@@ -1,0 +1,68 @@
+import pytest
+
+from ragsearch.search.budget import Budget
+from ragsearch.search.disk import Room, folder_bytes
+from ragsearch.search.record import SearchRecord, Status, TrialRecord
+from ragsearch.spec.schema import BudgetSection
+
+MODEL = 1000
+
+
+@pytest.fixture
+def record(tmp_path):
+    """Return a search of five trials, each with a model of 1,000 bytes."""
+    record = SearchRecord(
+        folder=tmp_path, name="kb", metric="val/em", goal="max", indexes={}, tracking_uri=""
+    )
+    endings = [Status.FINISHED, Status.FINISHED, Status.STOPPED_EARLY, Status.FINISHED]
+    for number, status in enumerate([*endings, Status.RUNNING]):
+        folder = tmp_path / f"trial-{number}"
+        folder.mkdir()
+        (folder / "model").write_bytes(bytes(MODEL))
+        epochs = [{"epoch": 1, "val/em": [0.1, 0.3, 0.2, 0.4, 0.0][number]}]
+        record.trials[number] = TrialRecord(number, {}, status, epochs, [1.0], folder.name)
+    return record
+
+
+def _make(record, limit):
+    budget = Budget(BudgetSection(trials=5, disk="1MB"), record)
+    Room(record, budget, limit).make()
+    return budget
+
+
+def _kept(record):
+    return [number for number, trial in record.trials.items() if trial.checkpoint]
+
+
+def test_a_folder_within_the_limit_is_left_as_it_is(record):
+    budget = _make(record, 5 * MODEL)
+
+    assert _kept(record) == [0, 1, 2, 3, 4]
+    assert budget.over is None
+    assert budget.disk_bytes == 5 * MODEL
+
+
+def test_the_worst_ended_trials_models_are_given_up_first_with_a_word(record, caplog):
+    with caplog.at_level("INFO"):
+        budget = _make(record, 4 * MODEL)
+
+    assert _kept(record) == [0, 1, 3, 4]
+    assert not (record.folder / "trial-2").exists()
+    assert "trial 2: its model is given up for budget.disk" in caplog.text
+    assert record.trials[2].epochs  # what it scored stays
+    assert budget.over is None
+
+
+def test_best_baseline_and_running_trials_keep_theirs_and_the_search_ends(record):
+    budget = _make(record, 2 * MODEL)
+
+    assert _kept(record) == [0, 3, 4]
+    assert folder_bytes(record.folder) >= 3 * MODEL
+    assert "above budget.disk (1MB)" in str(budget.over)
+
+
+def test_what_was_given_up_is_in_the_record_on_disk(record):
+    record.save()
+    _make(record, 4 * MODEL)
+
+    assert SearchRecord.load(record.folder).trials[2].checkpoint is None

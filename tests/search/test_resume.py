@@ -1,0 +1,249 @@
+"""Nothing is lost: searches that are interrupted in every way, and go on."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import optuna
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from ragsearch.errors import BadInputError
+from ragsearch.search.record import SearchRecord, Status
+from ragsearch.search.run import resume_search
+from ragsearch.search.study import open_storage
+from tests.command import command, environment, ragsearch, try_ragsearch
+from tests.search.conftest import space_content
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+N_TRIALS, N_EPOCHS = 4, 3
+# how long Ray waits for the head of its cluster before it ends the process, in seconds
+IMPATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "1"}
+
+
+def write_space(tiny, folder: Path, n_trials: int, **sections: object) -> None:
+    content = space_content(
+        tiny,
+        trial={
+            "retrieval": {"n_docs": 2},
+            "train": {"max_epochs": N_EPOCHS, "max_context_length": 64},
+            "decode": {"max_length": 4},
+        },
+        space={
+            "optim.learning_rate": {"log": [1.0e-4, 1.0e-1]},
+            "retrieval.n_docs": {"ordinal": [1, 2, 3]},
+        },
+        objectives=[{"metric": "val/nll", "goal": "min"}],
+        search={"startup_trials": 1, "scheduler": {"name": "asha", "min": 1, "eta": 2}},
+        budget={"trials": n_trials},
+        resources={"max_concurrent": 1},
+        **sections,
+    )
+    (folder / "space.yaml").write_text(yaml.safe_dump(content))
+
+
+class Ended(NamedTuple):
+    """A run that somebody cut short."""
+
+    code: int
+    said: str
+
+
+def cut_short(
+    folder: Path, *words: str, at: str, by: Callable[[subprocess.Popen], None]
+) -> Ended:
+    """Run a search until it says something, then do something to it."""
+    said, is_done = "", False
+    with subprocess.Popen(
+        command("run", *words),
+        cwd=folder,
+        env=environment() | IMPATIENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # of which nothing is left below
+    ) as process:
+        try:
+            for line in process.stderr:
+                said += line
+                if at in line and not is_done:
+                    is_done = True
+                    by(process)
+            code = process.wait(60)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert is_done, said
+    return Ended(code, said)
+
+
+def kill(process: subprocess.Popen) -> None:
+    process.kill()
+
+
+def press_ctrl_c(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGINT)
+
+
+def kill_cluster(process: subprocess.Popen) -> None:
+    for pid in children_of(process.pid):
+        name = Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]
+        if Path(name).name in {"gcs_server", "raylet"}:
+            os.kill(pid, signal.SIGKILL)
+
+
+def children_of(pid: int) -> list[int]:
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(word) for file in files for word in file.read_text().split()]
+
+
+def search_of(folder: Path) -> SearchRecord:
+    (found,) = (folder / "runs").glob("tiny-*")
+    return SearchRecord.load(found)
+
+
+def without_times(metrics: dict[str, float]) -> dict[str, float]:
+    kept = ("val/", "train/", "epoch")
+    return {key: value for key, value in metrics.items() if key.startswith(kept)}
+
+
+def trials_of(record: SearchRecord) -> dict[int, object]:
+    return {
+        number: (trial.params, trial.status, [without_times(epoch) for epoch in trial.epochs])
+        for number, trial in sorted(record.trials.items())
+    }
+
+
+def study_of(record: SearchRecord) -> list[object]:
+    study = optuna.load_study(study_name=record.search, storage=open_storage(record.folder))
+    return [
+        (trial.state, trial.values, trial.params, trial.intermediate_values, trial.user_attrs)
+        for trial in study.trials
+        if "ragsearch.trial" in trial.user_attrs
+    ]
+
+
+def runs_of(folder: Path, record: SearchRecord) -> dict[str, object]:
+    """Return what MLflow has of a search: of each run its end, parameters, every metric."""
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    (parent,) = client.search_runs([experiment], f"tags.`ragsearch.id` = '{record.id}'")
+    children = client.search_runs(
+        [experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    )
+    found = {"search": parent.info.status}
+    for run in children:
+        number = run.data.tags["ragsearch.trial"]
+        assert number not in found, f"trial {number} has two runs"
+        found[number] = (
+            run.info.status,
+            run.data.tags["ragsearch.status"],
+            run.data.params,
+            {
+                key: [
+                    (point.step, point.value)
+                    for point in client.get_metric_history(run.info.run_id, key)
+                ]
+                for key in without_times(run.data.metrics)
+            },
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def reference(tiny, tmp_path_factory) -> Path:
+    """Return where a search ran that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("reference")
+    write_space(tiny, folder, N_TRIALS)
+    ragsearch("run", "space.yaml", cwd=folder)
+    return folder
+
+
+def refuse_a_second_run(folder: Path) -> None:
+    with pytest.raises(BadInputError, match=r"being run by process \d+ on "):
+        resume_search(search_of(folder).folder)
+
+
+def test_a_search_that_is_killed_stopped_and_extended_is_as_one_that_ran_through(
+    reference, tiny, tmp_path
+):
+    write_space(tiny, tmp_path, N_TRIALS - 1)
+
+    def kill_driver(process: subprocess.Popen) -> None:
+        refuse_a_second_run(tmp_path)
+        kill(process)
+
+    killed = cut_short(tmp_path, "space.yaml", at="trial 0 epoch 2/", by=kill_driver)
+    shown = ragsearch("trials", cwd=tmp_path)
+    no_cluster = cut_short(tmp_path, "--resume", at="trial 1 epoch 1/", by=kill_cluster)
+    stopped = cut_short(tmp_path, "--resume", at="trial 2 epoch 1/", by=press_ctrl_c)
+    open_again = search_of(tmp_path)
+    ragsearch("run", "--add-trials", "1", cwd=tmp_path)
+
+    name = search_of(tmp_path).search
+    assert killed.code == -signal.SIGKILL
+    assert f"resume  ragsearch run --resume {name}" in shown
+    assert "interrupted" in shown
+    assert "trial 0 goes on after epoch 2" in no_cluster.said
+    assert "trial 0 epoch 1/" not in no_cluster.said  # nor is any other epoch done again
+    assert "trial 0 epoch 2/" not in no_cluster.said
+    assert no_cluster.code != 0
+    assert stopped.code == 130
+    assert f"go on with `ragsearch run --resume {name}`" in stopped.said
+    assert open_again.status is Status.INTERRUPTED
+    one, other = search_of(reference), search_of(tmp_path)
+    assert other.status is Status.FINISHED
+    assert trials_of(other) == trials_of(one)
+    assert study_of(other) == study_of(one)
+    assert runs_of(tmp_path, other) == runs_of(reference, one)
+    assert other.n_runs == 4
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Return a function that mounts a disk of some size, or changes its size."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+
+    def mount(size: str, *options: str) -> None:
+        words = ["mount", "-t", "tmpfs", "-o", ",".join([f"size={size}", *options])]
+        done = subprocess.run([*words, "tmpfs", folder], check=False, capture_output=True)
+        if done.returncode:
+            pytest.skip(f"this machine mounts no small disk: {done.stderr.decode().strip()}")
+
+    yield mount
+    subprocess.run(["umount", "--lazy", folder], check=False, capture_output=True)
+
+
+def test_a_full_disk_ends_a_search_in_one_sentence_and_it_goes_on_when_there_is_room(
+    tiny, tmp_path, small_disk
+):
+    write_space(tiny, tmp_path, 3)
+    small_disk("1m")
+
+    done = try_ragsearch("run", "space.yaml", cwd=tmp_path)
+    full = search_of(tmp_path)
+    small_disk("50m", "remount")
+    ragsearch("run", "--resume", cwd=tmp_path)
+
+    assert done.returncode == 3, done.stderr
+    assert "error: search tiny-" in done.stderr
+    assert "the disk is full" in done.stderr
+    assert f"go on with `ragsearch run --resume {full.search}`" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert full.status is Status.INTERRUPTED
+    record = search_of(tmp_path)
+    assert record.status is Status.FINISHED
+    assert all(trial.status.has_ended for trial in record.trials.values())
+    for number, trial in full.trials.items():
+        n_epochs = len(trial.epochs)
+        assert record.trials[number].epochs[:n_epochs] == trial.epochs
+        assert [epoch["epoch"] for epoch in record.trials[number].epochs] == [
+            *range(1, len(record.trials[number].epochs) + 1)
+        ]
