@@ -285,15 +285,16 @@ def _show_final(record: "SearchRecord") -> None:
 
 
 def _closing_lines(record: "SearchRecord") -> list[str]:
+    from ragsearch.search.front import chosen
+
     look = shlex.join(["mlflow", "ui", "--backend-store-uri", record.tracking_uri])
     lines = [f"search  {record.search}, {record.status}", f"look    {look}"]
     search = record.named
     if record.can_go_on:
         lines.append("resume  " + shlex.join(["ragsearch", "run", "--resume", search]))
-    ranked = record.ranked()
-    if not ranked:
+    if (best := chosen(record)) is None:
         return lines
-    best, scores = ranked[0], {0: ""}
+    scores = {0: ""}
     for trial in (best, record.trials.get(0)):
         if trial is not None and (epoch := record.metrics_of(trial)) is not None:
             scores[trial.trial] = cell(epoch[record.metric])
@@ -301,7 +302,17 @@ def _closing_lines(record: "SearchRecord") -> list[str]:
     export_it = shlex.join(["ragsearch", "export", search, "--to", "best"])
     return [
         lines[0],
+        *_front_line(record),
         f"best    trial {best.trial}, {record.metric} {scores[best.trial]}{baseline}",
         *lines[1:],
         f"export  {export_it}",
     ]
+
+
+def _front_line(record: "SearchRecord") -> list[str]:
+    from ragsearch.search.front import front
+
+    if len(record.objectives) == 1:
+        return []
+    numbers = ", ".join(str(trial.trial) for trial in front(record)) or "none has finished"
+    return [f"front   trials {numbers}"]

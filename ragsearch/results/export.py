@@ -28,6 +28,7 @@ from ragsearch.results.bundle import (
 from ragsearch.results.card import write_card
 from ragsearch.results.leaderboard import BASELINE, find_search
 from ragsearch.search.comparison import best_run
+from ragsearch.search.front import chosen
 from ragsearch.search.record import SearchRecord, TrialRecord
 from ragsearch.spec import TrialSection, with_values
 
@@ -108,15 +109,14 @@ def _choose(record: SearchRecord, number: int | None) -> _Chosen:
 
 
 def _trial(record: SearchRecord, trial: int | None) -> TrialRecord:
-    ranked = record.ranked()
     if trial is None:
-        if not ranked:
+        if (best := chosen(record)) is None:
             what = (
                 f"no feasible trial reported {record.metric}, so there is nothing to export; "
                 f"see `ragsearch trials {record.search}`"
             )
             raise BadInputError.single(record.folder, what)
-        return ranked[0]
+        return best
     if trial not in record.trials:
         numbers = ", ".join(map(str, sorted(record.trials))) or "none"
         what = f"no trial {trial}; there are: {numbers}"

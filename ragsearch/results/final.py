@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ragsearch.errors import BadInputError, SearchInterruptedError
 from ragsearch.index.open import open_index
-from ragsearch.search.chosen import BASELINE
+from ragsearch.search.afterwards import BASELINE
 from ragsearch.search.cluster import prepare
 from ragsearch.search.comparison import Comparison, compare
 from ragsearch.search.lock import locked

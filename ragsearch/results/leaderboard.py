@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ragsearch.errors import BadInputError
 from ragsearch.search.comparison import compare
+from ragsearch.search.front import chosen, front
 from ragsearch.search.record import RECORD_FILE, SearchRecord, TrialRecord
 
 BASELINE = 0
@@ -19,6 +20,7 @@ BASELINE = 0
 
 _SHOWN_METRICS = ("val/em", "val/f1", "val/nll", "val/recall_at_5")
 _N_LISTED = 10
+_CHOSEN = "chosen"
 
 
 def find_search(search: Path | str | None = None, output: Path = Path("runs")) -> SearchRecord:
@@ -44,10 +46,13 @@ def leaderboard(record: SearchRecord) -> dict[str, object]:
 
     `rescored` has its scores under every setting of `rescore`, and `final` the comparison of
     the final runs; None without any.
-    `reason` says why a trial failed, diverged or is infeasible; else it is None.
+    `reason` says why a trial failed, diverged or is infeasible; else it is None. Of a search
+    with several objectives `front` tells the trials on the Pareto front, and `chosen` is the
+    number of the one that `export` takes.
     Metrics that are not finite numbers are None, as JSON has no word for them.
     """
-    trials = [
+    marks, is_several = _marks(record), len(record.objectives) > 1
+    trials: list[dict[str, object]] = [
         {
             "trial": trial.trial,
             "status": str(trial.status),
@@ -57,12 +62,15 @@ def leaderboard(record: SearchRecord) -> dict[str, object]:
             "rescored": [
                 {"values": one.values, "metrics": _plain(one.metrics)} for one in trial.rescored
             ],
+            **({"front": trial.trial in marks} if is_several else {}),
         }
         for _, trial in sorted(record.trials.items())
     ]
+    best = chosen(record) if is_several else None
+    named = {"chosen": best and best.trial} if is_several else {}
     comparison = compare(record)
     final = None if comparison is None else comparison.as_dict()
-    return {"search": record.search, "trials": trials, "final": final}
+    return {"search": record.search, **named, "trials": trials, "final": final}
 
 
 def _plain(metrics: Mapping[str, float]) -> dict[str, float | None]:
@@ -76,6 +84,9 @@ def rows(record: SearchRecord) -> list[dict[str, object]]:
     rest = [trial for number, trial in sorted(record.trials.items()) if number not in eligible]
     varied = dict.fromkeys(path for trial in ranked + rest for path in trial.params)
     table = [_row(record, trial, list(varied)) for trial in ranked + rest]
+    if marks := _marks(record):
+        for row, trial in zip(table, ranked + rest, strict=True):
+            row["front"] = marks.get(trial.trial)
     if any(trial.reason for trial in rest):
         for row, trial in zip(table, ranked + rest, strict=True):
             row["reason"] = trial.reason
@@ -95,15 +106,24 @@ def _rescored(record: SearchRecord, trial: TrialRecord) -> dict[str, object]:
     return {"best setting": shown, f"rescored {record.metric}": setting.metrics[record.metric]}
 
 
+def _marks(record: SearchRecord) -> dict[int, str]:
+    """Return the trials on the Pareto front; none where there is one objective only."""
+    if len(record.objectives) == 1:
+        return {}
+    best = chosen(record)
+    return {trial.trial: _CHOSEN if trial is best else "on it" for trial in front(record)}
+
+
 def _row(record: SearchRecord, trial: TrialRecord, varied: list[str]) -> dict[str, object]:
     best = record.best_epoch(trial) or {}
+    objectives = [objective.metric for objective in record.objectives]
     number: object = "0 (baseline)" if trial.trial == BASELINE else trial.trial
     return {
         "trial": number,
         "status": trial.status.replace("_", " "),
         **{path: trial.params.get(path) for path in varied},
         "epochs": len(trial.epochs),
-        **{metric: best.get(metric) for metric in (record.metric, *_SHOWN_METRICS)},
+        **{metric: best.get(metric) for metric in (*objectives, *_SHOWN_METRICS)},
     }
 
 

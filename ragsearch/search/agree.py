@@ -1,8 +1,8 @@
 """Whether a space file is still that of a search: what may change when it goes on.
 
-Budgets, resources, the pool, the algorithms and what follows the trials may change at any
-time; a domain may become wider. All else would make the trials to come incomparable with those
-there are, and is refused.
+Budgets, resources, the pool, the algorithms, `choose` and what follows the trials may change
+at any time; a domain may become wider. All else would make the trials to come incomparable with
+those there are, and is refused.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from ragsearch.data.questions import read_questions
 from ragsearch.errors import BadInputError, Mistake
 from ragsearch.index.fingerprint import index_fingerprint
 from ragsearch.index.manifest import read_manifest
-from ragsearch.search.chosen import is_something_left
+from ragsearch.search.afterwards import is_something_left
 from ragsearch.search.record import SearchRecord, write_whole
 from ragsearch.spec import Bundle, Domain, Spec, load_spec
 from ragsearch.spec.document import KeyPath
@@ -24,7 +24,7 @@ from ragsearch.spec.document import KeyPath
 log = logging.getLogger(__name__)
 
 RESOLVED_FILE = "resolved.json"
-_MAY_CHANGE = {"budget", "final", "pool", "rescore", "resources", "search"}
+_MAY_CHANGE = {"budget", "choose", "final", "pool", "rescore", "resources", "search"}
 _MAY_NOT = ("search", "scheduler", "rung_examples")
 _OF_TEST = {("data", "test"), ("data", "n_test")}
 _INCOMPARABLE = "trials would not be comparable; set it back, or start a new search"

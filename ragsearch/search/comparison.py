@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from ragsearch.search.chosen import BASELINE
+from ragsearch.search.afterwards import BASELINE
 from ragsearch.search.record import FinalRun, SearchRecord
 
 if TYPE_CHECKING:  # it loads numpy, which most searches have no need of

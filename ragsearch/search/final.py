@@ -17,7 +17,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 from typing_extensions import override
 
-from ragsearch.search.chosen import finalists
+from ragsearch.search.afterwards import finalists
 from ragsearch.search.ending import ending_of
 from ragsearch.search.evaluations import Evaluation, Outcome, Scored, evaluate_all
 from ragsearch.search.progress import EndOfSearch, checkpoint_of, drop_states, folder_of
@@ -25,7 +25,8 @@ from ragsearch.search.record import FinalRun, SearchRecord, Status
 from ragsearch.search.space import TRIAL_KEY, VERDICT_KEY
 from ragsearch.search.trainable import MODEL_KEY, TrialJob, run_trial
 from ragsearch.spec import Spec
-from ragsearch.spec.schema import FinalSection, SchedulerSection
+from ragsearch.spec.schema import FinalSection
+from ragsearch.spec.search_section import SchedulerSection
 from ragsearch.tracking.trials import metrics_of
 
 log = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ Importing this imports Ray, so `cluster.prepare` comes first.
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,11 +18,13 @@ from ray.tune.experiment import Trial
 from ragsearch.index.open import PassageIndex
 from ragsearch.retrieval.pool import Layout, PoolPlan, serving
 from ragsearch.search.agree import flatten
+from ragsearch.search.automatic import most_trials, pauses, scheduler_of
 from ragsearch.search.budget import Budget
 from ragsearch.search.cluster import Cluster, cluster
 from ragsearch.search.cores import trials_at_once
 from ragsearch.search.ending import ending_of
 from ragsearch.search.finish import finish
+from ragsearch.search.front import chosen, front
 from ragsearch.search.progress import Bookkeeper, EndOfSearch
 from ragsearch.search.record import TUNE_FOLDER, SearchRecord, Status, TrialRecord
 from ragsearch.search.replay import Replay
@@ -42,6 +44,7 @@ from ragsearch.search.trainable import (
 )
 from ragsearch.spec import Spec
 from ragsearch.spec.schema import BudgetSection
+from ragsearch.spec.search_rules import POPULATION_BASED
 from ragsearch.tracking import Known, SearchRun, TrialRuns
 
 log = logging.getLogger(__name__)
@@ -69,22 +72,24 @@ def run_trials(
         joined, job = stack.enter_context(_ready(spec, record, indexes, tokens))
         study = SearchStudy(spec, record.folder)
         going_on = study.take_up(record, partial(record.note, wall_s=record.wall_s))
-        job = replace(job, resumable=resumable(record))
         run, tracker = stack.enter_context(_tracked(spec, record))
         scheduler = make_scheduler(spec)
-        callbacks = [Bookkeeper(spec, record, end), tracker, Replay(scheduler, record)]
-        n_trials = len(going_on) + max(0, spec.file.budget.trials - study.n_asked)
+        callbacks = [Bookkeeper(spec, record, end), tracker]
+        if not pauses(spec):  # brackets and populations are made of trials that run
+            callbacks.append(Replay(scheduler, record))
+        n_trials = len(going_on) + max(0, most_trials(spec) - study.n_asked)
         most_at_once = _most_at_once(spec, joined)
         tuner = _tuner(
             job,
             record,
             callbacks,
             end,
+            _bundles(spec, joined, most_at_once),
             tune.TuneConfig(
                 search_alg=StudySearcher(spec, study, going_on, end),
                 scheduler=scheduler,
                 num_samples=n_trials,
-                max_concurrent_trials=most_at_once,
+                max_concurrent_trials=None if pauses(spec) else most_at_once,
                 reuse_actors=not per_trial.gpu,  # a fresh process frees GPU memory
                 trial_dirname_creator=_folder_name,
             ),
@@ -98,6 +103,8 @@ def run_trials(
             if not end.budget.is_failed:
                 finish(record, job, end, run, most_at_once)
         _close(record, end)
+        if scheduler_of(spec).name in POPULATION_BASED:
+            _drop_donors(record)
 
 
 def run_final_alone(
@@ -140,7 +147,7 @@ def _ready(
             name: stack.enter_context(reachable(spec, index, record.search))
             for name, index in indexes.items()
         }
-        yield joined, TrialJob(spec, reached, record.tune_folder, tokens)
+        yield joined, TrialJob(spec, reached, record.tune_folder, tokens, resumable(record))
 
 
 def _watched(watch: Watch | None, standing: Standing) -> AbstractContextManager[None]:
@@ -169,6 +176,18 @@ def _close(record: SearchRecord, end: EndOfSearch) -> None:
         record.status = Status.FINISHED if is_good else Status.FAILED
     if end.disk_full is not None:
         raise record.disk_full(end.disk_full)
+
+
+def _drop_donors(record: SearchRecord) -> None:
+    """Remove what a population kept for others: all but best models, and last states."""
+    for number, trial in record.trials.items():
+        going_on = resumable(record).get(number)
+        for folder in record.folder.glob(f"{TUNE_FOLDER}*/{folder_name(number)}/checkpoint_*"):
+            if folder == going_on:
+                continue
+            shutil.rmtree(folder / STATE_FOLDER, ignore_errors=True)
+            if str(folder.relative_to(record.folder)) != trial.checkpoint:
+                shutil.rmtree(folder)
 
 
 def resumable(record: SearchRecord) -> dict[int, Path]:
@@ -255,6 +274,8 @@ def _tracked(spec: Spec, record: SearchRecord) -> Iterator[tuple[SearchRun, Tria
     try:
         yield run, runs
         run.log_metrics(_best_metrics(record))
+        if len(record.objectives) > 1:
+            run.mark_front(trial.trial for trial in front(record))
     except KeyboardInterrupt:  # the second Ctrl-C
         record.status = Status.INTERRUPTED
         raise
@@ -278,7 +299,7 @@ def _resolve(spec: Spec, config: Mapping[str, object]) -> dict[str, object]:
 
 
 def _best_metrics(record: SearchRecord) -> dict[str, float]:
-    best = next(iter(record.ranked()), None)
+    best = chosen(record)
     metrics = record.metrics_of(best) if best is not None else None
     return {f"best/{key}": value for key, value in (metrics or {}).items()}
 
@@ -288,17 +309,12 @@ def _tuner(
     record: SearchRecord,
     callbacks: list[tune.Callback],
     end: EndOfSearch,
+    bundles: list[dict[str, float]],
     config: tune.TuneConfig,
 ) -> tune.Tuner:
-    per_trial = job.spec.file.resources.per_trial
-    trainable = tune.with_resources(
-        partial(run_trial, job=job),
-        tune.PlacementGroupFactory(
-            per_trial.workers * [{"CPU": per_trial.cpu, "GPU": per_trial.gpu}]
-        ),
-    )
+    is_population = scheduler_of(job.spec).name in POPULATION_BASED
     return tune.Tuner(
-        trainable,
+        tune.with_resources(partial(run_trial, job=job), tune.PlacementGroupFactory(bundles)),
         tune_config=config,
         run_config=tune.RunConfig(
             name=record.tune_folder.name,
@@ -307,7 +323,8 @@ def _tuner(
             callbacks=callbacks,
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=1,
+                # others may go on from any of a population's
+                num_to_keep=None if is_population else 1,
                 # the best and the last are kept: Tune spares the last, and the epoch of the
                 # model grows, while of equal metrics Tune would keep one without a model
                 checkpoint_score_attribute=MODEL_KEY,
@@ -315,6 +332,19 @@ def _tuner(
             failure_config=tune.FailureConfig(max_failures=job.spec.file.resources.retries),
         ),
     )
+
+
+def _bundles(spec: Spec, joined: Cluster, most_at_once: int | None) -> list[dict[str, float]]:
+    """Return what each worker of a trial holds of the cluster.
+
+    Ray counts paused trials among those at a time, so that a limit would leave a bracket or a
+    population incomplete; where trials pause they hold so many CPUs that no more fit instead.
+    """
+    per_trial = spec.file.resources.per_trial
+    cpu = per_trial.cpu
+    if pauses(spec) and most_at_once is not None:
+        cpu = max(cpu, joined.cpus / most_at_once / per_trial.workers)
+    return per_trial.workers * [{"CPU": cpu, "GPU": per_trial.gpu}]
 
 
 def _folder_name(trial: Trial) -> str:

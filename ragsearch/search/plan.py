@@ -15,9 +15,12 @@ from ragsearch.data.check import Inputs
 from ragsearch.errors import BadInputError, Mistake
 from ragsearch.index.manifest import SKETCH_FROM_PASSAGES, check_files, read_manifest
 from ragsearch.retrieval.memory import readable
+from ragsearch.search.afterwards import lines
+from ragsearch.search.automatic import longest, most_trials, scheduler_of, searcher_of
 from ragsearch.search.cores import AtOnce, n_replicas, trials_at_once
 from ragsearch.spec import Spec
 from ragsearch.spec.index_section import IndexSection
+from ragsearch.spec.search_rules import rung_epochs
 from ragsearch.spec.trial import RAG_TYPES
 
 _REPLICA_BYTES = 120 << 20  # a Ray worker with faiss and pyarrow, index pages not counted
@@ -52,6 +55,10 @@ class Plan:
     """What a search will do."""
 
     trials: int
+    searcher: str
+    """Who proposes trials; where that was left to `auto`, also why."""
+    scheduler: str
+    """Who stops them; where that was left to `auto`, also why."""
     varied: tuple[str, ...]
     """Dotted paths of what varies."""
     acceptance: float | None
@@ -110,6 +117,8 @@ class Plan:
         lines = [
             f"trials    {self.trials} (trial 0 is the baseline){at_once}",
             f"varied    {', '.join(self.varied) or 'nothing: a plain training run'}",
+            f"searcher  {self.searcher}",
+            f"scheduler {self.scheduler}",
             *self._acceptance_lines(),
             f"epochs    up to {self.max_epochs}; {stops or 'compared at their end'}",
             f"questions {self.n_train} to train on, {self.n_val} to validate on",
@@ -145,10 +154,12 @@ def make_plan(spec: Spec, inputs: Inputs) -> Plan:
     indexes = tuple(_index_plan(spec, inputs, name) for name in spec.used_indexes)
     acceptance = spec.acceptance() if spec.space.constraints else None
     return Plan(
-        trials=spec.file.budget.trials,
+        trials=most_trials(spec),
+        searcher=str(searcher_of(spec)),
+        scheduler=str(scheduler_of(spec)),
         varied=tuple(spec.space.paths),
         acceptance=acceptance,
-        max_epochs=spec.file.trial.train.max_epochs,
+        max_epochs=longest(spec),
         rungs=tuple(rungs(spec)),
         concurrent=concurrent,
         cores=_machine()["cpu"] if spec.file.resources.cluster == "local" else None,
@@ -156,12 +167,13 @@ def make_plan(spec: Spec, inputs: Inputs) -> Plan:
         search_threads=sum(index.replicas for index in indexes) * spec.file.pool.threads,
         n_train=inputs.n_train,
         n_val=inputs.n_val,
-        afterwards=tuple(_afterwards(spec, inputs)),
+        afterwards=tuple(lines(spec, inputs.n_test)),
         indexes=indexes,
         memory_bytes=_memory(spec, indexes, concurrent),
         warnings=(
             *inputs.warnings,
             *filter(None, [at_once and at_once.warning]),
+            *_grid_below_budget(spec),
             *_warm_up_alone(spec, inputs.n_train),
             *_rarely_accepted(spec, acceptance),
         ),
@@ -169,31 +181,28 @@ def make_plan(spec: Spec, inputs: Inputs) -> Plan:
 
 
 def rungs(spec: Spec) -> list[int]:
-    """Give the epochs at which trials are compared; empty without early stopping."""
-    settings, last = spec.file.search.scheduler, spec.file.trial.train.max_epochs
-    if settings.name == "none":
-        return []
-    epochs, epoch = [], settings.min
-    while epoch < last:
-        epochs.append(epoch)
-        epoch *= settings.eta
+    """Give the epochs at which trials are compared; empty without rungs."""
+    settings, last = spec.file.search.scheduler, longest(spec)
+    match scheduler_of(spec).name:
+        case "asha":
+            return rung_epochs(settings.min, settings.eta, last)
+        case "hyperband":
+            return sorted(_bracket_rungs(last, settings.eta))
+        case "pbt" | "pb2":
+            return list(range(settings.interval, last, settings.interval))
+        case _:
+            return []
+
+
+def _bracket_rungs(last: int, eta: int) -> set[int]:
+    """Return the epochs of all brackets of HyperBand, as Ray lays them out."""
+    epochs = set()
+    for bracket in range(round(math.log(last) / math.log(eta)) + 1):
+        epoch = int(last * eta**-bracket)
+        while 0 < epoch < last:
+            epochs.add(epoch)
+            epoch *= eta
     return epochs
-
-
-def _afterwards(spec: Spec, inputs: Inputs) -> Iterator[str]:
-    """Yield what follows the trials, and how much of it."""
-    n_rung, final = spec.file.search.scheduler.rung_examples, spec.file.final
-    if n_rung is not None:
-        yield f"rungs     epochs before the last are validated on {n_rung} questions"
-    if n := len(spec.rescore_settings):
-        k = spec.file.search.rescore_top_k
-        yield f"rescore   {n} settings of the {k} best models and the baseline's"
-    if final is not None:
-        seeds = _counted(len(final.seeds), "seed")
-        yield (
-            f"final     the {final.top_k} best and the baseline trained with {seeds} each, "
-            f"scored on {inputs.n_test} test questions"
-        )
 
 
 def _damaged_folders(spec: Spec) -> Iterator[Mistake]:
@@ -240,6 +249,13 @@ def _unequal_widths(spec: Spec) -> Iterator[Mistake]:
             yield spec.mistake(
                 f"indexes.{name}.{'folder' if index.folder else 'encoder'}", what
             )
+
+
+def _grid_below_budget(spec: Spec) -> Iterator[str]:
+    n_trials, budget = most_trials(spec), spec.file.budget.trials
+    if n_trials < budget:
+        what = f"the grid has {_counted(n_trials, 'trial')}, so the search ends before {budget}"
+        yield str(spec.mistake("budget.trials", what))
 
 
 def _warm_up_alone(spec: Spec, n_train: int) -> Iterator[str]:

@@ -13,14 +13,22 @@ from ray import tune
 from ray.tune.experiment import Trial
 from typing_extensions import override
 
+from ragsearch.search.afterwards import n_kept
+from ragsearch.search.automatic import scheduler_of
 from ragsearch.search.budget import Budget
-from ragsearch.search.chosen import n_kept
 from ragsearch.search.disk import Room
 from ragsearch.search.ending import crash_of, ending_of, is_disk_full, last_lines
 from ragsearch.search.record import TUNE_FOLDER, SearchRecord, Status, TrialRecord, compared
 from ragsearch.search.space import LAST_KEY, REASON_KEY, TRIAL_KEY, VERDICT_KEY
-from ragsearch.search.trainable import MODEL_KEY, STATE_FOLDER, folder_name, varied
+from ragsearch.search.trainable import (
+    MODEL_KEY,
+    STATE_FOLDER,
+    VALUES_KEY,
+    folder_name,
+    varied,
+)
 from ragsearch.spec import Spec
+from ragsearch.spec.search_rules import POPULATION_BASED
 from ragsearch.tracking.trials import is_validation, metrics_of
 
 log = logging.getLogger(__name__)
@@ -105,6 +113,7 @@ class Bookkeeper(tune.Callback):
     def __init__(self, spec: Spec, record: SearchRecord, end: EndOfSearch) -> None:
         self._spec, self._record, self._end = spec, record, end
         self._budget = end.budget
+        self._is_population = scheduler_of(spec).name in POPULATION_BASED
         self._room = Room(record, end.budget, spec.file.budget.disk_bytes, n_kept(spec))
 
     @override
@@ -117,7 +126,8 @@ class Bookkeeper(tune.Callback):
             return  # it is retried, and that has been said
         known = self._record.trials.get(number)
         self._budget.started(number)
-        self._note(trial, params=params, status=Status.RUNNING, reason=None)
+        found = {"params": params} if known is None else {}  # which PBT may have changed
+        self._note(trial, status=Status.RUNNING, reason=None, **found)
         if known is not None and known.epochs:
             log.info("trial %d goes on after epoch %d", number, known.n_epochs)
         else:
@@ -139,9 +149,7 @@ class Bookkeeper(tune.Callback):
         if max(1, result["epoch"]) <= len(self._of(trial).epochs):
             return  # it crashed between its report and Tune's taking note of the checkpoint
         epoch, metric = metrics_of(result), self._record.metric
-        changes: dict[str, object] = {}
-        if result[MODEL_KEY]:
-            changes["checkpoint"] = self._record.relative(checkpoint_of(trial, result))
+        changes = self._changes(trial, result)
         if result.get(LAST_KEY) and VERDICT_KEY not in result:
             changes["status"] = Status.FINISHED  # now: a kill before its end then costs nothing
         self._note(trial, epoch=epoch, reported=result["timestamp"], **changes)
@@ -151,6 +159,28 @@ class Bookkeeper(tune.Callback):
             trial.config[TRIAL_KEY], epoch["epoch"], self._n_epochs(trial), metric,
             epoch[metric], _of_training(epoch),
         )  # fmt: skip
+
+    def _changes(self, trial: Trial, result: Mapping[str, Any]) -> dict[str, object]:
+        """Return the fields of a record that a validation changes beside its metrics."""
+        record, found = self._of(trial), dict[str, object]()
+        values = result.get(VALUES_KEY) or varied(trial.config)  # which PBT changes before
+        if values != (record.changed or record.params):
+            found["changed"] = values
+        if result[MODEL_KEY] and self._is_best(record, result):
+            found["checkpoint"] = self._record.relative(checkpoint_of(trial, result))
+            found |= {"params": values} if self._is_population else {}
+        return found
+
+    def _is_best(self, record: TrialRecord, result: Mapping[str, Any]) -> bool:
+        """Return whether a model is the best of its trial.
+
+        One of a population may not be: what it went on from may have been another trial's.
+        """
+        if not self._is_population:
+            return True
+        metric, before = self._record.metric, self._record.best_epoch(record)
+        sign = self._record.sign
+        return before is None or sign * result[metric] > sign * before[metric]
 
     @override
     def on_trial_complete(
@@ -188,8 +218,8 @@ class Bookkeeper(tune.Callback):
     def on_trial_save(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:
-        """Drop states that a later one has taken the place of."""
-        if trial.checkpoint is not None:
+        """Drop states that a later one has taken the place of; a population needs them all."""
+        if trial.checkpoint is not None and not self._is_population:
             drop_states(folder_of(trial), but=Path(trial.checkpoint.path))
 
     def _say_failed(self, record: TrialRecord, trial: Trial) -> None:
@@ -202,7 +232,7 @@ class Bookkeeper(tune.Callback):
         self._budget.ended(trial.config[TRIAL_KEY], status)
         self._note(trial, status=status, reason=reason)
         record = self._of(trial)
-        if status.has_ended:
+        if status.has_ended and not self._is_population:
             self._tidy(record, folder_of(trial))
         return record
 

@@ -65,7 +65,7 @@ class TrialRecord:
 
     trial: int
     params: dict[str, object]
-    """Values of the varied parameters, by dotted path."""
+    """Values of the varied parameters, by dotted path: where they change, of its best epoch."""
     status: Status = Status.RUNNING
     epochs: list[dict[str, float]] = field(default_factory=list)
     """Metrics of each validation, in order."""
@@ -73,6 +73,8 @@ class TrialRecord:
     """When each was reported, in seconds since 1970."""
     checkpoint: str | None = None
     """Folder of the best epoch's model, relative to the search folder."""
+    changed: dict[str, object] | None = None
+    """Values it goes on with, where PBT or PB2 has changed them."""
     reason: str | None = None
     """Why it failed, diverged or is infeasible, in one line."""
     rescored: list[Rescored] = field(default_factory=list)
@@ -130,6 +132,22 @@ class UsedIndex:
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What a search is after."""
+
+    metric: str
+    goal: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which trial of a Pareto front is exported (`ragsearch.search.front`)."""
+
+    within: float = 0.0
+    then: str | None = None
+
+
 @dataclass
 class SearchRecord:
     """A search and its trials."""
@@ -160,6 +178,14 @@ class SearchRecord:
     """Validation questions of every epoch but the last; None where all are asked always."""
     final: list[FinalRun] = field(default_factory=list)
     """The best trials and the baseline, each trained again with several seeds."""
+    others: tuple[Objective, ...] = ()
+    """The objectives after the first, which `metric` and `goal` are."""
+    choose: Choice = Choice()
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """Give all objectives, the first one first."""
+        return (Objective(self.metric, self.goal), *self.others)
 
     @property
     def search(self) -> str:
@@ -316,6 +342,8 @@ class SearchRecord:
         content |= {
             "status": Status(content["status"]),
             "wall_s": content.get("wall_s") or 0.0,  # null once, where it was not known
+            "others": tuple(Objective(**row) for row in content.get("others", ())),
+            "choose": Choice(**content.get("choose", {})),
         }
         record = cls(folder=folder, indexes=indexes, final=final, **content)
         for trial in trials:

@@ -20,7 +20,7 @@ from ragsearch.search.space import TRIAL_KEY, VERDICT_KEY
 _NOBODY = cast("TuneController", None)  # schedulers that can be replayed do not ask Tune back
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # schedulers keep what they know of a trial by itself
 class _Ended:
     """What schedulers read of a trial of Tune."""
 

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from ragsearch.search.chosen import Settings, to_sweep, validated_in_part
+from ragsearch.search.afterwards import Settings, to_sweep, validated_in_part
 from ragsearch.search.evaluations import Evaluation, Outcome, evaluate_all
 from ragsearch.search.progress import EndOfSearch
 from ragsearch.search.record import Rescored, SearchRecord, TrialRecord

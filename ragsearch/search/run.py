@@ -26,7 +26,7 @@ from ragsearch.search.cluster import prepare
 from ragsearch.search.ending import is_disk_full
 from ragsearch.search.lock import locked
 from ragsearch.search.plan import make_plan
-from ragsearch.search.record import SearchRecord, Status, UsedIndex
+from ragsearch.search.record import Choice, Objective, SearchRecord, Status, UsedIndex
 from ragsearch.search.standing import Watch
 from ragsearch.search.tokens import Progress, tokenise_passages
 from ragsearch.spec import Spec
@@ -130,6 +130,7 @@ def resume_search(
         indexes = build_indexes(spec, output, progress)
         tokens = tokenise_passages(spec, indexes, output, progress)
         record.indexes |= _used(indexes)
+        record.choose = _choice(spec)
         record.interrupt()  # it may have been killed
         record.status, record.ended_by = Status.RUNNING, None
         record.n_runs += 1
@@ -202,7 +203,7 @@ def _open_record(spec: Spec, indexes: dict[str, PassageIndex], output: Path) -> 
     folder = _new_folder(output.resolve(), f"{spec.file.name}-{now:%Y%m%d-%H%M%S}")
     (folder / "space.yaml").write_text(spec.text)
     keep_resolved(spec, folder)
-    objective = spec.file.objectives[0]
+    objective, *others = spec.file.objectives
     record = SearchRecord(
         folder=folder,
         name=spec.file.name,
@@ -214,6 +215,8 @@ def _open_record(spec: Spec, indexes: dict[str, PassageIndex], output: Path) -> 
         id=uuid4().hex,
         data=data_digests(spec),
         started=now.isoformat(timespec="seconds"),
+        others=tuple(Objective(other.metric, other.goal) for other in others),
+        choose=_choice(spec),
     )
     record.save()
     log.info("search %s", record.search)
@@ -225,6 +228,11 @@ def _used(indexes: dict[str, PassageIndex]) -> dict[str, UsedIndex]:
         name: UsedIndex(str(index.folder), index.manifest.fingerprint)
         for name, index in indexes.items()
     }
+
+
+def _choice(spec: Spec) -> Choice:
+    asked = spec.file.choose
+    return Choice(asked.within, asked.then) if asked else Choice()
 
 
 def _new_folder(output: Path, name: str) -> Path:

@@ -81,6 +81,12 @@ class StudySearcher(Searcher):
             self._report(asked, result or {})
             self._study.tell(asked, ending.status, ending.reason)
 
+    def on_pause(self, trial_id: str) -> None:
+        """Take note of nothing: a trial that pauses has not ended."""
+
+    def on_unpause(self, trial_id: str) -> None:
+        """Take note of nothing."""
+
     @override
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Save nothing: the study is on disk already."""

@@ -27,7 +27,7 @@ from typing_extensions import override
 from ragsearch.errors import BadInputError
 from ragsearch.search.journal import append_line, drop_torn_line
 from ragsearch.search.record import SearchRecord, Status, TrialRecord, compared
-from ragsearch.search.samplers import make_sampler
+from ragsearch.search.samplers import is_used_up, make_sampler
 from ragsearch.search.space import Proposal
 from ragsearch.spec import ObjectiveSection, Spec
 
@@ -109,6 +109,9 @@ class SearchStudy:
             A trial that breaks no constraint; None if none was found.
         """
         number = self.n_asked
+        if number and is_used_up(self._spec, self._study):
+            log.info("no further trial: each point of the grid was tried")
+            return None
         self._study.sampler = make_sampler(self._spec, number)
         broken: str | None = None
         for _ in range(_MOST_DRAWS):
@@ -203,11 +206,12 @@ class SearchStudy:
 
     def _asked(self, trial: FrozenTrial, known: TrialRecord | None) -> Asked:
         attrs = trial.user_attrs
-        asked = Asked(attrs[NUMBER_ATTR], attrs[VALUES_ATTR], trial.number)
+        values = (known.changed if known else None) or attrs[VALUES_ATTR]
+        asked = Asked(attrs[NUMBER_ATTR], values, trial.number)
         metrics = [objective.metric for objective in self._spec.file.objectives]
         for epoch in known.epochs if known is not None else ():
-            values = [compared(epoch, metric) for metric in metrics]
-            self.report(asked, int(epoch["epoch"]), values)
+            told = [compared(epoch, metric) for metric in metrics]
+            self.report(asked, int(epoch["epoch"]), told)
         return asked
 
     def _id_of(self, number_of_optuna: int) -> int:

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -23,7 +23,7 @@ from ragsearch.index.hits import Hits, Knobs
 from ragsearch.index.store import Passage
 from ragsearch.search.ending import Ending, broken, bug_report, is_passing, verdict_on
 from ragsearch.search.space import LAST_KEY, TRIAL_KEY
-from ragsearch.spec import ConstraintSection, Spec, TrialSection
+from ragsearch.spec import LATENCY, SpaceFile, Spec, TrialSection
 from ragsearch.spec.trial import RAG_TYPES
 from ragsearch.training.trace import TRACE_FILE, traced
 
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from ragsearch.training.fit import EpochReport
     from ragsearch.training.workers import Workers
 
+
+VALUES_KEY = "values"
+"""Where a result of Tune has the values it came of, where they may have changed since."""
+
+SCHEDULE = "schedule/"
+"""What values that PBT or PB2 may change are called among the metrics of each epoch."""
 
 MODEL_KEY = "model_epoch"
 """Where a result of Tune says which epoch's model its checkpoint holds; 0 where it holds only
@@ -130,21 +136,29 @@ def _train(
             trial,
             questions,
             retriever,
-            _Reports(file.outcome_constraints) if workers.rank == 0 else lambda _: None,
+            _Reports(file, config) if workers.rank == 0 else lambda _: None,
             objective=file.objectives[0],
             seed=file.seed,
             workers=workers,
             tokens=job.tokens,
             rung_examples=file.search.scheduler.rung_examples,
             resume=resume,
+            mutable=file.search.scheduler.mutable,
+            times_answers=file.measures(LATENCY),
         )
 
 
 class _Reports:
     """Tells Tune of each validation; after one that breaks a constraint all say infeasible."""
 
-    def __init__(self, constraints: Iterable[ConstraintSection]) -> None:
-        self._constraints = tuple(constraints)
+    def __init__(self, file: SpaceFile, config: Mapping[str, object]) -> None:
+        self._constraints = file.outcome_constraints
+        self._schedule = {
+            f"{SCHEDULE}{path}": config[path]
+            for path in file.search.scheduler.mutable
+            if path in config
+        }
+        self._values = {VALUES_KEY: varied(config)} if self._schedule else {}
         self._ending: Ending | None = None
 
     def __call__(self, state: "EpochReport") -> None:
@@ -152,14 +166,17 @@ class _Reports:
         from ray import tune
 
         self._ending = self._ending or broken(self._constraints, state.metrics, state.epoch)
-        result = state.metrics | {
+        # one that went on from another has none of that one's epochs, nor its best one
+        has_model = state.is_best or bool(self._schedule)
+        result = state.metrics | self._schedule | self._values
+        result |= {
             "epoch": state.epoch,
             LAST_KEY: state.is_last,
-            MODEL_KEY: max(1, state.epoch) if state.is_best else 0,
+            MODEL_KEY: max(1, state.epoch) if has_model else 0,
         }
         told = result | self._ending.as_result() if self._ending else result
         with tempfile.TemporaryDirectory(prefix="ragsearch-") as folder:
-            if state.is_best:
+            if has_model:
                 state.save(Path(folder))
             state.save_state(Path(folder, STATE_FOLDER))
             tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))

@@ -8,7 +8,8 @@ The modules, in the order the data travels:
 - `draft`: overrides, domains and lookups in data that may still be wrong
 - `paths`: relative paths made absolute; missing files
 - `section`: the base of sections, and kinds of values
-- `index_section`, `trial`: the keys of an index and those of a trial
+- `index_section`, `trial`, `search_section`: the keys of an index, of a trial, and of who
+  searches for what
 - `schema`: all other keys, one sentence each
 - `domains`, `domain_parser`: what a key may vary over
 - `amounts`: `8h` to seconds, `20GB` to bytes
@@ -23,6 +24,7 @@ The modules, in the order the data travels:
 - `models`: what local model folders must hold
 - `uses`: which keys have no use under which values of others
 - `rescoring`: what trained models can be tried with
+- `search_rules`: which searchers, schedulers, objectives and domains go together
 - `rules`: what sections must agree on
 - `spec`: `Spec`, a file that was found right
 - `load`: all of it
@@ -43,18 +45,14 @@ from ragsearch.spec.domains import (
 )
 from ragsearch.spec.index_section import ChunkSection, IndexSection
 from ragsearch.spec.load import load_spec
-from ragsearch.spec.schema import (
-    METRICS,
-    SIGNS,
-    ConstraintSection,
-    ObjectiveSection,
-    SpaceFile,
-)
+from ragsearch.spec.schema import SIGNS, ConstraintSection, SpaceFile
+from ragsearch.spec.search_section import LATENCY, METRICS, ObjectiveSection
 from ragsearch.spec.space import Derived, Parameter, Space
 from ragsearch.spec.spec import Spec, with_values
 from ragsearch.spec.trial import ModelSection, OptimSection, TrialSection
 
 __all__ = [
+    "LATENCY",
     "METRICS",
     "SIGNS",
     "Bundle",

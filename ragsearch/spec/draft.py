@@ -12,6 +12,7 @@ from typing_extensions import TypeIs
 
 from ragsearch.errors import BadInputError, Mistake
 from ragsearch.spec.document import Document, Finding, KeyPath, Places, parse_value
+from ragsearch.spec.domains import Domain
 from ragsearch.spec.environment import expand_all
 from ragsearch.spec.keys import field_at
 from ragsearch.spec.schema import SpaceFile
@@ -35,7 +36,7 @@ class Draft:
         here: object = self.data
         for part in path:
             if not isinstance(here, Mapping) or part not in here:
-                return _default(path)
+                return default_of(path)
             here = here[part]
         return here
 
@@ -48,6 +49,11 @@ class Draft:
         """Return what the baseline gives to a key of the trial."""
         parts = ("trial", *dotted_path.split("."))
         return Option(parts, self.value(*parts))
+
+    @property
+    def domains(self) -> dict[str, Domain]:
+        """What a searcher chooses, by name."""
+        return {parameter.name: parameter.domain for parameter in self.space.parameters}
 
     def look_up(self, dotted_path: str) -> object:
         """Return the baseline's value of a key of the trial."""
@@ -88,7 +94,8 @@ class Draft:
                 yield options
 
 
-def _default(path: KeyPath) -> object:
+def default_of(path: KeyPath) -> object:
+    """Return the default of a key; None where it is required, or no key."""
     field = field_at(SpaceFile, path)
     if field is None or field.is_required():
         return None

@@ -13,21 +13,16 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from ragsearch.spec.amounts import disk_bytes, wall_s
 from ragsearch.spec.environment import expand
 from ragsearch.spec.index_section import IndexSection
+from ragsearch.spec.search_section import (
+    ChooseSection,
+    Measured,
+    Metric,
+    ObjectiveSection,
+    SearchSection,
+    distinct,
+)
 from ragsearch.spec.section import Count, Positive, Section, Text
 from ragsearch.spec.trial import TrialSection
-
-Metric = Literal[
-    "val/em",
-    "val/f1",
-    "val/rouge_l",
-    "val/nll",
-    "val/recall_at_1",
-    "val/recall_at_5",
-    "val/recall_at_10",
-    "val/mrr_at_10",
-]
-METRICS: tuple[str, ...] = get_args(Metric)
-"""What every validation reports; without retrieval there is no recall."""
 
 Sign = Literal[
     "val/unique_passage_ratio",
@@ -137,48 +132,12 @@ class PoolSection(Section):
         return self.per_node or self.replicas
 
 
-class SchedulerSection(Section):
-    """Which trials are stopped early."""
-
-    name: Literal["asha", "none"] = "asha"
-    """`asha` compares trials at rungs and stops the worse ones (Li et al. 2020)."""
-    min: Count = 1
-    """Epochs before a trial may be stopped: the first rung."""
-    eta: Annotated[int, Field(ge=2)] = 3
-    """One in `eta` trials passes a rung; the next rung is `eta` times as long."""
-    rung_examples: Count | None = None
-    """Validation questions of every epoch before `train.max_epochs`, drawn once for all trials
-    in the proportions of their kinds; the last epoch is validated on all, as every epoch is by
-    default."""
-
-
-class SearchSection(Section):
-    """Who proposes configurations, and who stops them."""
-
-    algorithm: Literal["tpe", "random"] = "tpe"
-    """Searcher: Optuna's tree-structured Parzen estimator, or random."""
-    startup_trials: Annotated[int, Field(ge=0)] = 10
-    """Random trials before `tpe` starts to learn from results."""
-    scheduler: SchedulerSection = SchedulerSection()
-    rescore_top_k: Count = 3
-    """Best trials whose settings under `rescore` are swept, besides the baseline's."""
-
-
-class ObjectiveSection(Section):
-    """A metric to make as large or as small as possible."""
-
-    metric: Metric
-    """A metric every validation reports."""
-    goal: Literal["max", "min"] = "max"
-    """`max` or `min`."""
-
-
 class ConstraintSection(Section):
     """A bound on what validations find: a trial that breaks it is ended, as infeasible."""
 
-    metric: Literal[Metric, Sign]
-    """A metric that every validation reports, or a sign of retrieval collapse; a trial that
-    does not report it, as closed_book finds no passages, is not bound by it."""
+    metric: Literal[Metric, Measured, Sign]
+    """A metric as in `objectives`, or a sign of retrieval collapse; a trial that does not
+    report it, as closed_book finds no passages, is not bound by it."""
     min: float | None = None
     """Least value that is feasible; no limit by default."""
     max: float | None = None
@@ -321,12 +280,6 @@ class TrackingSection(Section):
         return expand(self.uri)
 
 
-def _exactly_one(objectives: tuple[ObjectiveSection, ...]) -> tuple[ObjectiveSection, ...]:
-    if len(objectives) != 1:
-        raise ValueError(f"must hold exactly one objective, not {len(objectives)}")
-    return objectives
-
-
 class SpaceFile(Section):
     """A whole space file."""
 
@@ -358,9 +311,12 @@ class SpaceFile(Section):
     """Points to try after the baseline: values by dotted path, the rest as in the baseline;
     none by default."""
     objectives: Annotated[
-        tuple[ObjectiveSection, ...], Field(strict=False), AfterValidator(_exactly_one)
+        tuple[ObjectiveSection, ...], Field(strict=False), AfterValidator(distinct)
     ] = (ObjectiveSection(metric="val/em"),)
-    """What the search is after: one metric, which also drives the scheduler."""
+    """What the search is after: one metric or several. The first drives the scheduler and says
+    which epoch of a trial is its best; of several the result is a Pareto front."""
+    choose: ChooseSection | None = None
+    """Which trial of that front `export` takes; by default the best by the first objective."""
     constraints: Annotated[tuple[Constraint, ...], Field(strict=False)] = ()
     """What trials must fulfil; none by default. An expression over keys of the trial holds
     before a trial is launched, the baseline included. A bound on a metric holds after every
@@ -374,3 +330,10 @@ class SpaceFile(Section):
     def outcome_constraints(self) -> tuple[ConstraintSection, ...]:
         """Bounds on what validations find."""
         return tuple(one for one in self.constraints if isinstance(one, ConstraintSection))
+
+    def measures(self, metric: str) -> bool:
+        """Tell whether an objective or a constraint asks for a metric."""
+        asked = {one.metric for one in self.objectives} | {
+            one.metric for one in self.outcome_constraints
+        }
+        return metric in asked

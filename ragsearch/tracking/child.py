@@ -16,6 +16,7 @@ PARENT_TAG = "mlflow.parentRunId"
 TRIAL_TAG = "ragsearch.trial"
 STATUS_TAG = "ragsearch.status"
 REASON_TAG = "ragsearch.reason"
+FRONT_TAG = "ragsearch.front"
 
 # log_batch takes at most 1000 metrics, 100 parameters, 100 tags a call.
 _METRICS_A_CALL = 1000

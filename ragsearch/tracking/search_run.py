@@ -6,7 +6,7 @@ SQLite file at the same time break each other's migrations.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ragsearch.errors import BadInputError, Mistake
 from ragsearch.tracking.child import (
+    FRONT_TAG,
     STATUS_TAG,
     TRIAL_TAG,
     Parent,
@@ -153,6 +154,21 @@ class SearchRun:
         self._attempt(
             lambda: self._client.log_batch(self.run_id, metrics=points), "write metrics"
         )
+
+    def mark_front(self, trials: Iterable[int]) -> None:
+        """Tag the runs of the trials on the Pareto front, and those of no others."""
+        numbers = set(map(str, trials))
+        self._attempt(lambda: self._mark_front(numbers), "mark the Pareto front")
+
+    def _mark_front(self, numbers: set[str]) -> None:
+        for run in list(children_of(self._client, self._parent, f"tags.`{TRIAL_TAG}` != ''")):
+            is_on_it = run.data.tags[TRIAL_TAG] in numbers
+            if is_on_it != (FRONT_TAG in run.data.tags):
+                tag = (run.info.run_id, FRONT_TAG)
+                if is_on_it:
+                    self._client.set_tag(*tag, "true")
+                else:
+                    self._client.delete_tag(*tag)
 
     def close(self, status: str) -> None:
         """End the search's run, and the trials' that are still open.

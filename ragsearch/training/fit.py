@@ -72,6 +72,8 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     tokens: Path | None = None,
     rung_examples: int | None = None,
     resume: Path | None = None,
+    mutable: Sequence[str] = (),
+    times_answers: bool = False,
 ) -> None:
     """Fine-tune one configuration and report after every epoch.
 
@@ -93,6 +95,8 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
             `seed`; all by default.
         resume: Where a report of this trial saved its state: it goes on after that epoch. None
             starts it.
+        mutable: Paths in the trial whose values may be others than those of that state.
+        times_answers: Whether each validation also measures `val/latency_ms_p95`.
 
     Raises:
         BadInputError: If the state is damaged, or not of this trial.
@@ -110,7 +114,8 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
         rung_examples=rung_examples,
     )
     order = torch.Generator().manual_seed(seed)
-    keeper = Keeper(origin, order, None if resume is None else open_state(resume, origin))
+    before = None if resume is None else open_state(resume, origin, mutable)
+    keeper = Keeper(origin, order, before)
     if keeper.so_far.is_over:
         return
     pl.seed_everything(seed, verbose=False)
@@ -118,7 +123,7 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     if workers.rank:
         torch.manual_seed(seed + workers.rank)  # dropout of its own, on questions of its own
     pipeline = Pipeline(model, retriever, tokens_for(tokens, model, retriever))
-    module = RagModule(pipeline, workers, keeper.so_far.done)
+    module = RagModule(pipeline, workers, keeper.so_far.done, times_answers=times_answers)
     asked = _validations(val, workers, trial.train.eval_batch_size, rung_examples, seed)
     fit_module(
         module,
@@ -262,6 +267,7 @@ class _Reporter(pl.Callback):
     ) -> None:
         self._model, self._module, self._report = module.pipeline.model, module, report
         self._asked = asked
+        asked.is_last = not self._model.trial.train.max_epochs
         self._metric = objective.metric
         self._sign = 1.0 if objective.goal == "max" else -1.0
         self._keeper, self._so_far = keeper, keeper.so_far

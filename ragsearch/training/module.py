@@ -26,9 +26,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from ragsearch.data.questions import Question
+from ragsearch.spec import LATENCY
 from ragsearch.training.collapse import Hits, collapse_signs, hits_of
 from ragsearch.training.contexts import Contexts
 from ragsearch.training.evaluation import Example, evaluate_batch, summarise
+from ragsearch.training.latency import latency_ms_p95
 from ragsearch.training.loss import DivergedError, marginal_loss
 from ragsearch.training.model import RagModel
 from ragsearch.training.optimizer import make_optimizer, make_schedule, parameter_groups
@@ -62,10 +64,16 @@ class RagModule(pl.LightningModule):
         pipeline: What is trained.
         workers: Who trains it together, each on its share of every batch.
         done: What it has behind it, of which Lightning is to know nothing.
+        times_answers: Whether each validation also measures latency.
     """
 
     def __init__(
-        self, pipeline: Pipeline, workers: Workers = Workers(), done: Done = _NOTHING
+        self,
+        pipeline: Pipeline,
+        workers: Workers = Workers(),
+        done: Done = _NOTHING,
+        *,
+        times_answers: bool = False,
     ) -> None:
         super().__init__()
         # Lightning's own accumulation averages averages; here every token weighs the same.
@@ -73,6 +81,7 @@ class RagModule(pl.LightningModule):
         self.network = pipeline.model.network
         self.pipeline = pipeline
         self.workers = workers
+        self.times_answers = times_answers
         self.done = done
         self.hits_before: list[Hits] | None = None
         """What was found for the validation questions of this worker before training."""
@@ -257,6 +266,10 @@ class RagModule(pl.LightningModule):
         if rungs is not None and len(rungs.compared) < n:
             among = [one for one in self._examples if one.question.id in rungs.compared]
             self.compared = self._summary(among)
+        if self.times_answers:
+            questions = [example.question for example in self._examples]
+            with self.trainer.precision_plugin.val_step_context():
+                self.epoch_metrics[LATENCY] = latency_ms_p95(self.pipeline, questions)
 
     def _rungs(self) -> Rungs | None:
         asked = self.trainer.val_dataloaders

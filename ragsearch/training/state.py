@@ -12,7 +12,7 @@ and learning rates are those of the schedule after so many steps. So a state bel
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -176,12 +176,13 @@ def _save_tensors(folder: Path, tensors: dict[str, Tensor]) -> Path:
     return file
 
 
-def open_state(folder: Path, origin: Origin) -> TrialState:
+def open_state(folder: Path, origin: Origin, mutable: Sequence[str] = ()) -> TrialState:
     """Return the state of a folder, found whole.
 
     Args:
         folder: What `save_state` wrote.
         origin: What the trial is that is to go on.
+        mutable: Paths in its configuration that may be other than they were.
 
     Raises:
         BadInputError: If there is none, or a damaged one, or one of another origin.
@@ -196,7 +197,8 @@ def open_state(folder: Path, origin: Origin) -> TrialState:
         tensors = None if name is None else folder / Path(name).name
         progress = Progress(**content.pop("progress"))
         state = TrialState(Snapshot(progress=progress, **content), tensors, numbers)
-    if different := differences(state.snapshot.origin, origin):
+    may_differ = {f"trial.{path}": origin.get(f"trial.{path}") for path in mutable}
+    if different := differences(state.snapshot.origin | may_differ, origin):
         what = f"is the state of another trial: {'; '.join(different)}; start this one anew"
         raise BadInputError.single(folder, what)
     if tensors is not None:

@@ -114,7 +114,7 @@ def test_init_then_validate_prints_the_plan_on_stdout(tmp_path):
     people = run("validate", "kb/space.yaml", cwd=tmp_path)
     scripts = run("validate", "kb/space.yaml", "--json", "-o", "budget.trials=3", cwd=tmp_path)
 
-    assert (made.returncode, made.stdout) == (0, "kb/space.yaml\n")
+    assert (made.returncode, made.stdout) == (0, "kb/space.yaml\nkb/space.schema.json\n")
     assert people.returncode == 0
     assert people.stdout.startswith("trials    8")
     assert json.loads(scripts.stdout)["trials"] == 3
@@ -136,7 +136,8 @@ def test_every_mistake_is_reported_at_once_and_nothing_is_written(tmp_path):
         assert all(
             line.startswith("error: kb/space.yaml:") for line in done.stderr.splitlines()
         )
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["kb", "space.yaml"]
+    made = ["kb", "space.schema.json", "space.yaml"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == made
 
 
 def test_trials_of_an_empty_folder_is_bad_input(tmp_path):

@@ -73,7 +73,7 @@ def made_search(tiny: Tiny, output: Path, settings: Settings) -> SearchRecord:
         assemble(spec.trial_with(overrides)).save(record.folder / checkpoint)
         metrics = {"epoch": 1.0, "val/em": em, "val/nll": 3.0, "train/loss": 3.0}
         record.trials[number] = TrialRecord(
-            number, overrides, Status.FINISHED, [metrics], checkpoint
+            number, overrides, Status.FINISHED, [metrics], checkpoint=checkpoint
         )
     record.trials[2] = TrialRecord(
         2, {"optim.learning_rate": 0.1}, Status.FAILED, reason="DivergedError: NaN"

@@ -7,7 +7,7 @@ import pytest
 
 from ragsearch.errors import BadInputError
 from ragsearch.results.leaderboard import find_search, leaderboard, rows
-from ragsearch.search.record import SearchRecord, Status, TrialRecord
+from ragsearch.search.record import Objective, SearchRecord, Status, TrialRecord
 
 
 def epoch(number: int, em: float, **more: float) -> dict[str, float]:
@@ -18,7 +18,7 @@ def make_record(output: Path, name: str = "kb-1", started: str = "2026-11-02T10:
     folder = output / name
     folder.mkdir(parents=True)
     record = SearchRecord(
-        folder, "kb", "val/em", "max", {}, "", Status.FINISHED, started=started
+        folder, "kb", "val/em", "max", {}, "", status=Status.FINISHED, started=started
     )
     record.trials[2] = TrialRecord(
         2, {"optim.learning_rate": 3e-4}, Status.STOPPED_EARLY, [epoch(1, 0.5), epoch(2, 0.25)]
@@ -108,6 +108,30 @@ def test_rows_of_an_objective_to_minimise_stand_smallest_first(tmp_path: Path):
 
     assert [row["trial"] for row in table] == ["0 (baseline)", 2, 1]
     assert list(table[0])[4] == "train/loss"
+
+
+def several_objectives(tmp_path: Path) -> SearchRecord:
+    record = make_record(tmp_path)
+    record.others = (Objective("val/nll", "min"),)
+    record.trials[2].status = Status.FINISHED
+    record.trials[3] = TrialRecord(3, {}, Status.FINISHED, [epoch(1, 0.1, **{"val/nll": 0.1})])
+    return record
+
+
+def test_of_several_objectives_the_front_and_the_chosen_trial_are_told(tmp_path: Path):
+    found = leaderboard(several_objectives(tmp_path))
+
+    assert found["chosen"] == 2
+    assert [trial["front"] for trial in found["trials"]] == [False, False, True, True]
+
+
+def test_rows_of_several_objectives_mark_the_front(tmp_path: Path):
+    table = rows(several_objectives(tmp_path))
+
+    assert [(row["trial"], row["front"]) for row in table] == [
+        (2, "chosen"), ("0 (baseline)", None), (3, "on it"), (1, None),
+    ]  # fmt: skip
+    assert list(table[0])[4:6] == ["val/em", "val/nll"]
 
 
 def test_the_newest_search_is_found_by_its_start_not_by_its_name(tmp_path: Path):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ragsearch.search.chosen import settings_for
+from ragsearch.search.afterwards import settings_for
 from ragsearch.search.comparison import best_run, compare
 from ragsearch.search.record import FinalRun, Rescored, SearchRecord, Status, TrialRecord
 

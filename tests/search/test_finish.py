@@ -8,7 +8,7 @@ import yaml
 from mlflow import MlflowClient
 
 from ragsearch.search.record import SearchRecord
-from tests.command import CHECKOUT, ragsearch, try_ragsearch
+from tests.command import ragsearch, try_ragsearch
 from tests.search.conftest import space_content
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -171,18 +171,3 @@ def test_what_would_change_the_search_itself_is_refused(finished):
 
     assert done.returncode == 2
     assert "-o trial.optim.learning_rate: the search has ended; what can be set" in done.stderr
-
-
-def test_a_space_that_only_decodes_runs(tmp_path):
-    space = CHECKOUT / "search_spaces" / "decode_only.yaml"
-    fewer = ["-o", "data.n_val=8", "-o", "rescore={decode.num_beams: {ordinal: [1, 2]}}"]
-
-    said = ragsearch("run", space, *fewer, cwd=tmp_path)
-
-    (trial,) = json.loads(ragsearch("trials", "--json", cwd=tmp_path))["trials"]
-    assert trial["status"] == "finished"
-    assert trial["metrics"]["epoch"] == 0
-    assert "train/loss" not in trial["metrics"]
-    assert [one["values"] for one in trial["rescored"]] == [{}, {"decode.num_beams": 2}]
-    assert trial["metrics"]["val/em"] == trial["rescored"][0]["metrics"]["val/em"]
-    assert "rescored val/em" in said

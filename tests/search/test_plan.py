@@ -128,6 +128,48 @@ def test_a_search_without_retrieval_has_no_index_to_plan(space_of, tiny):
     assert "index " not in "\n".join(plan.lines())
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "rungs"),
+    [
+        ({"name": "hyperband", "eta": 2}, (1, 2, 4)),
+        ({"name": "pbt", "mutable": ["optim.learning_rate"], "interval": 3}, (3, 6)),
+        ({"name": "median"}, ()),
+    ],
+)
+def test_the_plan_says_where_other_schedulers_compare_trials(space_of, scheduler, rungs):
+    search = {"algorithm": "random", "scheduler": scheduler}
+    spec = space_of(search=search, trial={"train": {"max_epochs": 8}})
+
+    assert _plan(spec).rungs == rungs
+
+
+def test_trials_are_compared_up_to_the_longest_that_may_come(space_of):
+    spec = space_of(
+        search={"scheduler": {"name": "asha", "eta": 2}},
+        space={"train.max_epochs": {"ordinal": [2, 9]}},
+    )
+
+    assert _plan(spec).max_epochs == 9
+    assert _plan(spec).rungs == (1, 2, 4, 8)
+
+
+def test_the_plan_names_searcher_and_scheduler_with_their_reasons(space_of):
+    lines = _plan(space_of(search={"algorithm": "gp"})).lines()
+
+    assert "searcher  gp" in lines
+    assert "scheduler none, as 3 trials are too few to let one in 3 go on" in lines
+
+
+def test_a_grid_smaller_than_the_budget_is_warned_of(space_of):
+    space = {"retrieval.n_docs": {"ordinal": [2, 3]}}
+
+    plan = _plan(space_of(space=space, budget={"trials": 5}))
+
+    assert plan.trials == 2
+    (warning,) = plan.warnings
+    assert "budget.trials: the grid has 2 trials, so the search ends before 5" in warning
+
+
 def test_without_a_scheduler_trials_are_compared_at_their_end(space_of):
     plan = _plan(space_of(search={"scheduler": {"name": "none"}}))
 

@@ -1,12 +1,21 @@
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from ragsearch.search.scheduler import make_scheduler
 
 
+@dataclass(eq=False)
+class RunningTrial:
+    """What schedulers read of a trial of Tune."""
+
+    trial_id: str
+    config: dict
+    status: str = "RUNNING"
+
+
 def _trial(number):
-    return SimpleNamespace(trial_id=f"t{number}", config={"trial": number}, status="RUNNING")
+    return RunningTrial(f"t{number}", {"trial": number})
 
 
 def _decisions(scheduler, scores):
@@ -50,6 +59,44 @@ def test_without_a_scheduler_every_trial_runs_to_its_end(space_of):
     scheduler = make_scheduler(space_of(search={"scheduler": {"name": "none"}}))
 
     assert isinstance(scheduler, FIFOScheduler)
+
+
+def test_the_bracket_of_a_trial_depends_on_seed_and_number_alone(space_of):
+    settings = {"name": "asha", "min": 1, "eta": 2, "brackets": 2}
+    spec = space_of(search={"scheduler": settings})
+
+    def late_ones():
+        scheduler = make_scheduler(spec)
+        for number in range(20):
+            scheduler.on_trial_add(None, _trial(number))
+        late = scheduler._brackets[1]
+        return [scheduler._trial_info[f"t{number}"] is late for number in range(20)]
+
+    assert late_ones() == late_ones()
+    assert 0 < sum(late_ones()) < 10  # the early bracket has more rungs, and so more trials
+
+
+def _median(space_of):
+    return make_scheduler(space_of(search={"scheduler": {"name": "median"}}))
+
+
+def test_a_trial_below_the_median_of_three_others_is_stopped(space_of):
+    decisions = _decisions(_median(space_of), [0.5, 0.6, 0.7, 0.1, 0.8])
+
+    assert decisions == ["CONTINUE", "CONTINUE", "CONTINUE", "STOP", "CONTINUE"]
+
+
+def test_the_median_rule_lets_the_baseline_through_and_bad_scores_out(space_of):
+    scheduler = _median(space_of)
+    for trial in map(_trial, range(1, 5)):
+        scheduler.on_trial_add(None, trial)
+        scheduler.on_trial_result(None, trial, BAD)  # else they would stop all the others
+
+    assert _decisions(scheduler, [0.5, 0.4, 0.6, 0.6]) == ["CONTINUE"] * 4
+    baseline = _trial(0)
+    assert scheduler.on_trial_result(None, baseline, BAD | {"verdict": None}) == "CONTINUE"
+    worst = {"epoch": 1, "training_iteration": 1, "val/em": 0.0}
+    assert scheduler.on_trial_result(None, baseline, worst) == "CONTINUE"
 
 
 BAD = {"epoch": 1, "training_iteration": 1, "val/em": 1.0, "verdict": "infeasible"}

@@ -15,7 +15,9 @@ def _epochs(*values):
 @pytest.fixture
 def standing(space_of, tmp_path):
     """Return a search of four epochs whose rungs are after 1 and 3."""
-    spec = space_of(space={"train.max_epochs": {"choice": [4, 6]}})
+    spec = space_of(
+        space={"train.max_epochs": {"choice": [4, 6]}}, search={"scheduler": {"name": "asha"}}
+    )
     record = SearchRecord(
         folder=tmp_path, name="kb", metric="val/em", goal="max", indexes={}, tracking_uri=""
     )

@@ -120,7 +120,7 @@ def test_an_epoch_that_is_reported_again_changes_nothing(spec, tmp_path):
 def test_the_same_seed_proposes_the_same_however_often_it_is_opened(
     space_of, tmp_path, algorithm
 ):
-    spec = space_of(space=SPACE, search={"algorithm": algorithm, "startup_trials": 3})
+    spec = space_of(space=SPACE, search={"algorithm": algorithm})
     for name in ("whole", "in parts"):
         (tmp_path / name).mkdir()
 
@@ -140,7 +140,7 @@ def test_the_same_seed_proposes_the_same_however_often_it_is_opened(
 def test_tpe_learns_after_its_random_trials(space_of, tmp_path):
     found = {}
     for algorithm in ("tpe", "random"):
-        spec = space_of(space=SPACE, search={"algorithm": algorithm, "startup_trials": 3})
+        spec = space_of(space=SPACE, search={"algorithm": algorithm})
         (tmp_path / algorithm).mkdir()
         found[algorithm] = told(SearchStudy(spec, tmp_path / algorithm), 8)
 

@@ -19,7 +19,7 @@ MUTATIONS = {
     "unknown top key": ("seed: 3", "sed: 3", 3, "sed: unknown key; did you mean 'seed'?"),
     "unknown key without a near one": (
         "{scheduler: {min: 1, eta: 3}}", "{qqqq: 1}", 30,
-        "search.qqqq: unknown key; known are algorithm, startup_trials, scheduler",
+        "search.qqqq: unknown key; known are algorithm, startup_trials, population, scheduler",
     ),
     "unknown key in a named index": (
         "    corpus: kb.jsonl\n    encoder", "    corpus: kb.jsonl\n    encodr: x\n    encoder",
@@ -73,9 +73,15 @@ MUTATIONS = {
         "  val: val.jsonl\n", "  val: val.jsonl\n  test: val.jsonl\nfinal: {seeds: []}\n", 8,
         "final.seeds: is empty; give at least one seed, better three",
     ),
+    "final by several objectives": (
+        "budget: {",
+        "objectives: [{metric: val/em}, {metric: val/f1}]\n"
+        "rescore: {decode.num_beams: {choice: [1, 2]}}\nbudget: {", 32,
+        "rescore: goes by one objective, which is not val/latency_ms_p95; leave it out",
+    ),
     "a subset for rungs and no rungs": (
         "{scheduler: {min: 1, eta: 3}}", "{scheduler: {name: none, rung_examples: 9}}", 30,
-        "search.scheduler.rung_examples: has no use, as search.scheduler.name is 'none';"
+        "search.scheduler.rung_examples: has no use, as search.scheduler.name is none;"
         " leave it out",
     ),
     "a subset for rungs and several last epochs": (
@@ -164,7 +170,8 @@ MUTATIONS = {
     ),
     "wrong literal": (
         "search: {", "search: {algorithm: tpee, ", 30,
-        "search.algorithm: must be one of tpe, random, not 'tpee'; did you mean 'tpe'?",
+        "search.algorithm: must be one of auto, random, grid, qmc, tpe, gp, cma_es, nsga2,"
+        " nsga3, bohb, not 'tpee'; did you mean 'tpe'?",
     ),
     "scalar for a section": (
         "budget: {trials: 4, wall: 8h}", "budget: 4", 31,
@@ -211,22 +218,105 @@ MUTATIONS = {
         "budget:", "constraints: [{metric: val/unique, min: 0.5}]\nbudget:", 31,
         "constraints.0.metric: must be one of val/em, val/f1, val/rouge_l, val/nll,"
         " val/recall_at_1, val/recall_at_5, val/recall_at_10, val/mrr_at_10,"
-        " val/unique_passage_ratio, val/top1_concentration, val/prior_entropy,"
-        " val/hit_overlap, train/question_encoder_grad_norm, not 'val/unique'",
+        " val/latency_ms_p95, val/unique_passage_ratio, val/top1_concentration,"
+        " val/prior_entropy, val/hit_overlap, train/question_encoder_grad_norm,"
+        " not 'val/unique'",
     ),
     "a number as a constraint": (
         "budget:", "constraints: [3]\nbudget:", 31,
         "constraints.0: must be a section with keys of its own, not 3",
     ),
-    "two objectives": (
-        "budget:", "objectives: [{metric: val/em}, {metric: val/f1}]\nbudget:", 31,
-        "objectives: must hold exactly one objective, not 2",
+    "an objective twice": (
+        "budget:", "objectives: [{metric: val/em}, {metric: val/em}]\nbudget:", 31,
+        "objectives: names val/em twice; keep one",
+    ),
+    "no objective": (
+        "budget:", "objectives: []\nbudget:", 31,
+        "objectives: must hold at least one objective",
+    ),
+    "a choice with one objective": (
+        "budget:", "choose: {within: 0.1}\nbudget:", 31,
+        "choose: is for several objectives, and there is one; leave it out",
+    ),
+    "a choice by no objective": (
+        "budget:",
+        "objectives: [{metric: val/em}, {metric: val/f1}]\nchoose: {then: val/nll}\nbudget:",
+        32,
+        "choose.then: must be an objective after the first (val/f1), not 'val/nll'",
+    ),
+    "latency of several workers": (
+        "budget:", "objectives: [{metric: val/em}, {metric: val/latency_ms_p95, goal: min}]\n"
+        "resources: {per_trial: {workers: 2}}\nbudget:", 31,
+        "objectives.1.metric: val/latency_ms_p95 is measured by one worker, and a trial has 2;",
+    ),
+    "startup trials of a searcher without": (
+        "search: {", "search: {algorithm: random, startup_trials: 3, ", 30,
+        "search.startup_trials: has no use, as search.algorithm is random; leave it out",
+    ),
+    "rungs of nobody": (
+        "{min: 1, eta: 3}", "{name: none, eta: 2}", 30,
+        "search.scheduler.eta: has no use, as search.scheduler.name is none; leave it out",
+    ),
+    "pbt with a searcher that learns": (
+        "search: {scheduler: {min: 1, eta: 3}}",
+        "search: {algorithm: tpe, scheduler: {name: pbt, mutable: [optim.learning_rate]}}", 30,
+        "search.algorithm: tpe cannot be combined with pbt, which draws all trials before any"
+        " has a result; use random, qmc or auto, or search.scheduler.name asha",
+    ),
+    "pbt without anything to change": (
+        "{min: 1, eta: 3}", "{name: pbt}", 30,
+        "search.scheduler.mutable: names nothing that pbt may change while trials run; give",
+    ),
+    "pbt of another model": (
+        "{min: 1, eta: 3}", "{name: pbt, mutable: [retrieval.index]}", 30,
+        "search.scheduler.mutable.0: retrieval.index cannot change while a trial runs; of what"
+        " varies here can: optim.learning_rate, regularisation.dropout",
+    ),
+    "pbt of what does not vary": (
+        "{min: 1, eta: 3}", "{name: pbt, mutable: [optim.weight_decay]}", 30,
+        "search.scheduler.mutable.0: optim.weight_decay does not vary; give it a domain under",
+    ),
+    "pb2 of a value with steps": (
+        "{min: 1, eta: 3}", "{name: pb2, mutable: [regularisation.dropout]}", 30,
+        "search.scheduler.mutable.0: pb2 needs a number without steps; give"
+        " regularisation.dropout as log or uniform, or use pbt",
+    ),
+    "bohb without rungs": (
+        "search: {scheduler: {min: 1, eta: 3}}",
+        "search: {algorithm: bohb, scheduler: {name: none}}", 30,
+        "search.algorithm: bohb learns from rungs, which none has not; use hyperband, asha or",
+    ),
+    "cma_es with several objectives": (
+        "search: {", "objectives: [{metric: val/em}, {metric: val/f1}]\n"
+        "search: {algorithm: cma_es, ", 31,
+        "search.algorithm: cma_es takes one objective, not 2; use tpe, gp, nsga2, nsga3,",
+    ),
+    "cma_es over one number": (
+        "  optim.learning_rate: {log: [1e-5, 1e-3]}\n"
+        "  regularisation.dropout: {uniform: [0.0, 0.2], step: 0.1}\nsearch: {",
+        "search: {algorithm: cma_es, ", 28,
+        "search.algorithm: cma_es needs at least 2 numbers that vary, not 1; use tpe or auto",
+    ),
+    "a grid without end": (
+        "search: {", "search: {algorithm: grid, ", 28,
+        "space.optim.learning_rate: has endlessly many values, of which grid cannot try each;",
+    ),
+    "a grid too large": (
+        "  optim.learning_rate: {log: [1e-5, 1e-3]}\n"
+        "  regularisation.dropout: {uniform: [0.0, 0.2], step: 0.1}\nsearch: {",
+        "  optim.effective_batch: {int: [1, 40000]}\nsearch: {algorithm: grid, ", 29,
+        "search.algorithm: grid would have 240000 points; list fewer values, or use random,",
+    ),
+    "more brackets than rungs": (
+        "{min: 1, eta: 3}", "{name: asha, brackets: 3}", 30,
+        "search.scheduler.brackets: 3 brackets are more than 1 rungs before epoch 3 can make;"
+        " give at most 2",
     ),
     "metric no one reports": (
         "budget:", "objectives:\n  - {metric: val/emm}\nbudget:", 32,
         "objectives.0.metric: must be one of val/em, val/f1, val/rouge_l, val/nll,"
         " val/recall_at_1, val/recall_at_5, val/recall_at_10, val/mrr_at_10,"
-        " not 'val/emm'; did you mean 'val/em'?",
+        " val/latency_ms_p95, not 'val/emm'; did you mean 'val/em'?",
     ),
     "cluster that is no address": (
         "budget:", "resources: {cluster: there}\nbudget:", 31,
@@ -453,8 +543,9 @@ def test_what_is_only_of_training_has_no_use_where_nothing_is_trained(tmp_path: 
 
     found = {mistake.key: mistake.what for mistake in caught.value.mistakes}
     assert found.keys() == {
-        "space.optim.learning_rate", "space.regularisation.dropout", "search.scheduler.min",
-    }  # fmt: skip
+        "space.optim.learning_rate",
+        "space.regularisation.dropout",
+    }
     assert "has no use, as train.max_epochs is 0" in found["space.optim.learning_rate"]
 
 

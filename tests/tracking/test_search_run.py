@@ -52,6 +52,20 @@ def test_searches_of_one_name_share_an_experiment(tmp_path):
     assert first.run_id != second.run_id
 
 
+def test_the_runs_on_the_front_are_tagged_and_no_others(tmp_path):
+    search = open_run(tmp_path)
+    client = MlflowClient(search.uri)
+    for number in range(3):
+        tags = {"mlflow.parentRunId": search.run_id, "ragsearch.trial": str(number)}
+        client.create_run(search.experiment_id, tags=tags)
+
+    search.mark_front([0, 1])
+    search.mark_front([1, 2])  # as a search that went on
+
+    found = client.search_runs([search.experiment_id], "tags.`ragsearch.front` = 'true'")
+    assert {run.data.tags["ragsearch.trial"] for run in found} == {"1", "2"}
+
+
 @pytest.mark.parametrize(("status", "word"), [("interrupted", "KILLED"), ("failed", "FAILED")])
 def test_closing_ends_what_is_still_running(tmp_path, status, word):
     search = open_run(tmp_path)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ragsearch.data.questions import Question
-from ragsearch.spec.schema import METRICS
+from ragsearch.spec import METRICS
 from ragsearch.training.decode import generate_answers
 from ragsearch.training.evaluation import (
     Retrieval,

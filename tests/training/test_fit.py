@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,7 @@ import torch
 from transformers import RagSequenceForGeneration, RagTokenForGeneration
 
 from ragsearch.data.questions import Question
-from ragsearch.spec import ObjectiveSection, TrialSection
-from ragsearch.spec.schema import METRICS, SIGNS
+from ragsearch.spec import LATENCY, METRICS, SIGNS, ObjectiveSection, TrialSection
 from ragsearch.training.evaluation import evaluate, summarise
 from ragsearch.training.fit import DivergedError, EpochReport, fit_trial
 from ragsearch.training.model import load
@@ -25,7 +24,7 @@ NLL = ObjectiveSection(metric="val/nll", goal="min")
 class Fit:
     """Fits trials on the tiny data."""
 
-    retriever: FakeRetriever
+    retriever: FakeRetriever | None
     train: list[Question]
     val: list[Question]
 
@@ -35,6 +34,7 @@ class Fit:
         objective: ObjectiveSection = NLL,
         seed: int = 3,
         on_report: Callable[[EpochReport], None] = lambda _: None,
+        **settings: bool,
     ) -> list[EpochReport]:
         """Return the reports of a trial."""
         reports: list[EpochReport] = []
@@ -44,7 +44,9 @@ class Fit:
             on_report(state)
 
         questions = self.train, self.val
-        fit_trial(trial, questions, self.retriever, report, objective=objective, seed=seed)
+        fit_trial(
+            trial, questions, self.retriever, report, objective=objective, seed=seed, **settings
+        )
         return reports
 
 
@@ -84,6 +86,20 @@ def test_a_trial_learns_and_reports_every_metric_each_epoch(
     losses = [report.metrics["train/loss"] for report in reports]
     assert losses[2] < losses[1] < losses[0]
     assert 0.0 < reports[0].metrics["time/retrieval_share"] < 1.0
+
+
+@pytest.mark.parametrize("kind", ["rag_sequence", "closed_book"])
+def test_latency_is_measured_where_it_is_asked_for(
+    kind: str, make_trial: MakeTrial, fit: Fit
+) -> None:
+    trial = make_trial(model__type=kind, decode__max_length=4)
+
+    if kind == "closed_book":
+        fit = replace(fit, retriever=None)
+
+    (report,) = fit(trial, times_answers=True)
+
+    assert 0.0 < report.metrics[LATENCY] < 60_000.0
 
 
 @KINDS

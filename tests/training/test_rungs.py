@@ -1,6 +1,7 @@
 """Validation on some questions: which, and how epochs are compared; and no training at all."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +97,34 @@ def test_without_epochs_a_model_is_validated_as_it_is(
     assert (report.epoch, report.is_best, report.is_last) == (0, True, True)
     assert report.metrics["val/n"] == 8
     assert not any(name.startswith(("train/", "time/")) for name in report.metrics)
+
+
+def test_a_trial_that_goes_on_compares_the_same_questions_with_its_best_so_far(
+    make_trial: MakeTrial,
+    retriever: FakeRetriever,
+    train: list[Question],
+    val: list[Question],
+    tmp_path: Path,
+) -> None:
+    whole: list[EpochReport] = []
+    again: list[EpochReport] = []
+    trial = make_trial(
+        decode__max_length=3, optim__effective_batch=8, train__max_epochs=3,
+        optim__learning_rate=0.5,
+    )  # fmt: skip
+
+    def keep(report: EpochReport) -> None:
+        whole.append(report)
+        report.save_state(tmp_path / str(report.epoch))
+
+    for reports, resume in ((keep, None), (again.append, tmp_path / "1")):
+        fit_trial(
+            trial, (train, val), retriever, reports, objective=NLL, seed=5, rung_examples=3,
+            resume=resume,
+        )  # fmt: skip
+
+    assert [report.epoch for report in again] == [2, 3]
+    for report, before in zip(again, whole[1:], strict=True):
+        assert report.compared == before.compared
+        assert report.is_best == before.is_best
+        assert report.metrics["val/n"] == before.metrics["val/n"]

@@ -3,7 +3,7 @@
 import json
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ def fit(retriever: FakeRetriever, train: list[Question], val: list[Question]) ->
         report: Report = lambda _: None,
         resume: Path | None = None,
         objective: ObjectiveSection = NLL,
+        mutable: Sequence[str] = (),
     ) -> list[dict[str, float]]:
         rows = []
 
@@ -56,7 +57,10 @@ def fit(retriever: FakeRetriever, train: list[Question], val: list[Question]) ->
         finder = None if trial.model.type == "closed_book" else retriever
         for draw in (torch.manual_seed, np.random.seed, random.seed):  # as a fresh process has
             draw(11)
-        fit_trial(trial, (train, val), finder, note, objective=objective, seed=3, resume=resume)
+        fit_trial(
+            trial, (train, val), finder, note, objective=objective, seed=3, resume=resume,
+            mutable=mutable,
+        )  # fmt: skip
         return rows
 
     return run
@@ -222,6 +226,23 @@ def test_a_state_of_another_trial_is_refused_with_all_that_differs(
         r"version of torch was '1\.0\.0' and is '[^']+'; start this one anew",
     ):
         fit(trial, resume=folder)
+
+
+def test_a_state_goes_on_with_another_learning_rate_where_that_may_change(
+    make_trial: MakeTrial, fit: Fit, tmp_path: Path
+) -> None:
+    still = learning(make_trial, optim__learning_rate=1e-12, optim__schedule="constant")
+    moving = learning(make_trial, optim__learning_rate=5e-3, optim__schedule="constant")
+    with pytest.raises(InterruptedError):
+        fit(still, keeping(tmp_path, 1))
+
+    with pytest.raises(BadInputError, match=r"learning_rate was 1e-12 and is 0\.005"):
+        fit(moving, resume=tmp_path)
+    rows = fit(moving, resume=tmp_path, mutable=["optim.learning_rate"])
+
+    stayed = fit(still)
+    assert [row["epoch"] for row in rows] == [2, 3, 4]
+    assert rows[-1]["val/nll"] < stayed[-1]["val/nll"] - 0.1
 
 
 def cut(file: Path) -> None:

@@ -3,6 +3,8 @@
 In: a record and its spec. Out: trials and settings. Reads nothing: no Ray, no torch.
 """
 
+from collections.abc import Iterator
+
 from ragsearch.search.record import SearchRecord, Status, TrialRecord
 from ragsearch.spec import Spec, TrialSection, with_values
 
@@ -11,6 +13,22 @@ BASELINE = 0
 
 Settings = list[dict[str, object]]
 """What differs from a trial, by dotted path, in each setting; nothing in the trained one."""
+
+
+def lines(spec: Spec, n_test: int | None) -> Iterator[str]:
+    """Yield what follows the trials of a search, and how much of it."""
+    n_rung, final = spec.file.search.scheduler.rung_examples, spec.file.final
+    if n_rung is not None:
+        yield f"rungs     epochs before the last are validated on {n_rung} questions"
+    if n := len(spec.rescore_settings):
+        k = spec.file.search.rescore_top_k
+        yield f"rescore   {n} settings of the {k} best models and the baseline's"
+    if final is not None:
+        n = len(final.seeds)
+        yield (
+            f"final     the {final.top_k} best and the baseline trained with {n} "
+            f"{'seed' if n == 1 else 'seeds'} each, scored on {n_test} test questions"
+        )
 
 
 def validated_in_part(record: SearchRecord) -> list[TrialRecord]:
