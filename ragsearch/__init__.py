@@ -31,11 +31,13 @@ The map: the packages in the order the data travels, each with its modules in th
                   final bootstrap comparison finish
     results     what one does with a search: look, export, evaluate, ask
                   leaderboard final bundle export card answering predictions evaluate ask
-    bench       what a retrieval call and a training step cost, side by side
+    bench       what a retrieval call, a training step and a search cost, side by side
                   plan indexes client connections processes designs same costs retrieval
-                  report train_plan models trainee trainees train train_report
+                  report train_plan models trainee trainees train train_report sweep_plan
+                  original_trial sweep_designs sweep sleeping bookkeeping surrogate searchers
+                  sweep_report
     cli         the commands: parse, call one function, print
-                  app options space starter live index pool results bench printing
+                  app options space starter live index pool results bench sweep printing
     __main__    `python -m ragsearch`
 
 Imports only go up this list: `spec` knows nothing of `search`. What the functions below need is

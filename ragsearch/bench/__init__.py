@@ -1,5 +1,5 @@
-"""The bench: what retrieval and training cost, ours and in the designs they replace.
+"""The bench: what retrieval, training and searches cost, ours and in the designs they replace.
 
-In: how many passages, clients, steps, or an index. Out: one row a design and setting. Knows the
-retrievers, the training and Ray; knows nothing of trials of a search or MLflow.
+In: how many passages, clients, steps, trials, or an index. Out: one row a design and setting.
+Knows all below it; of MLflow only what Ray and the search make of it.
 """

@@ -213,10 +213,11 @@ class Original(PlainTrainee):
         """Write answers, then retrieve and compute again for the loss."""
         decode = self.task.trial.decode
         network: Any = self._model.network  # Any: hardly typed
+        is_sequence = self.task.trial.model.type == "rag_sequence"  # the other refuses the word
         with self._arithmetic():
             network.generate(
                 **self._asked(batch),
-                do_deduplication=False,
+                **({"do_deduplication": False} if is_sequence else {}),
                 use_cache=True,
                 min_length=1,
                 max_length=decode.max_length + 1,

@@ -9,6 +9,7 @@ from ragsearch.cli.index import commands as index_commands
 from ragsearch.cli.pool import commands as pool_commands
 from ragsearch.cli.results import commands as results_commands
 from ragsearch.cli.space import commands as space_commands
+from ragsearch.cli.sweep import commands as sweep_commands
 
 app = typer.Typer(
     epilog="Example: ragsearch init kb",
@@ -21,6 +22,7 @@ for commands in (space_commands, results_commands):
     app.registered_commands.extend(commands.registered_commands)
 app.add_typer(index_commands, name="index")
 app.add_typer(pool_commands, name="pool")
+bench_commands.registered_commands.extend(sweep_commands.registered_commands)
 app.add_typer(bench_commands, name="bench")
 
 

@@ -7,10 +7,11 @@ Importing this imports Ray, so `cluster.prepare` comes first.
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from ray import tune
 from ray.tune.experiment import Trial
@@ -50,12 +51,30 @@ from ragsearch.tracking import Known, SearchRun, TrialRuns
 log = logging.getLogger(__name__)
 
 
+class Train(Protocol):
+    """What a trial does in its worker."""
+
+    def __call__(self, config: dict[str, object], job: TrialJob) -> None:
+        """Do it, and report to Tune."""
+
+
+class Parts(NamedTuple):
+    """Parts of a search that a bench exchanges, or looks at."""
+
+    train: Train = run_trial
+    """What a trial does."""
+    meet: Callable[[StudySearcher], None] = lambda _: None
+    """Called with the searcher before it is first asked."""
+
+
 def run_trials(
     spec: Spec,
     record: SearchRecord,
     indexes: dict[str, PassageIndex],
     tokens: Path,
+    *,
     watch: Watch | None = None,
+    parts: Parts | None = None,
 ) -> None:
     """Run every trial of a search and fill its record, its status included.
 
@@ -65,8 +84,9 @@ def run_trials(
         indexes: Those its trials can ask for, by name.
         tokens: Folder of their passages' tokens.
         watch: Shows how the search stands while trials run.
+        parts: What a bench puts in the place of others; None for a search as it is.
     """
-    per_trial = spec.file.resources.per_trial
+    per_trial, parts = spec.file.resources.per_trial, parts or Parts()
     end = EndOfSearch(Budget(spec.file.budget, record, per_trial.all_gpu))
     with ExitStack() as stack:
         joined, job = stack.enter_context(_ready(spec, record, indexes, tokens))
@@ -79,14 +99,19 @@ def run_trials(
             callbacks.append(Replay(scheduler, record))
         n_trials = len(going_on) + max(0, most_trials(spec) - study.n_asked)
         most_at_once = _most_at_once(spec, joined)
+        searcher = StudySearcher(spec, study, going_on, end)
+        parts.meet(searcher)
         tuner = _tuner(
-            job,
+            spec,
+            tune.with_resources(
+                partial(parts.train, job=job),
+                tune.PlacementGroupFactory(_bundles(spec, joined, most_at_once)),
+            ),
             record,
             callbacks,
             end,
-            _bundles(spec, joined, most_at_once),
             tune.TuneConfig(
-                search_alg=StudySearcher(spec, study, going_on, end),
+                search_alg=searcher,
                 scheduler=scheduler,
                 num_samples=n_trials,
                 max_concurrent_trials=None if pauses(spec) else most_at_once,
@@ -305,16 +330,16 @@ def _best_metrics(record: SearchRecord) -> dict[str, float]:
 
 
 def _tuner(
-    job: TrialJob,
+    spec: Spec,
+    trainable: Callable[..., object],
     record: SearchRecord,
     callbacks: list[tune.Callback],
     end: EndOfSearch,
-    bundles: list[dict[str, float]],
     config: tune.TuneConfig,
 ) -> tune.Tuner:
-    is_population = scheduler_of(job.spec).name in POPULATION_BASED
+    is_population = scheduler_of(spec).name in POPULATION_BASED
     return tune.Tuner(
-        tune.with_resources(partial(run_trial, job=job), tune.PlacementGroupFactory(bundles)),
+        trainable,
         tune_config=config,
         run_config=tune.RunConfig(
             name=record.tune_folder.name,
@@ -329,7 +354,7 @@ def _tuner(
                 # model grows, while of equal metrics Tune would keep one without a model
                 checkpoint_score_attribute=MODEL_KEY,
             ),
-            failure_config=tune.FailureConfig(max_failures=job.spec.file.resources.retries),
+            failure_config=tune.FailureConfig(max_failures=spec.file.resources.retries),
         ),
     )
 

@@ -82,7 +82,7 @@ def run_search(
     _tell_plan(spec)
     indexes = build_indexes(spec, output, progress)
     tokens = tokenise_passages(spec, indexes, output, progress)
-    record = _open_record(spec, indexes, output)
+    record = open_record(spec, indexes, output)
     with locked(record.folder):
         return _run(spec, record, indexes, tokens, watch)
 
@@ -154,7 +154,7 @@ def _run(
     from ragsearch.search.launch import run_trials  # imports Ray, which reads what was prepared
 
     try:
-        run_trials(spec, record, indexes, tokens, watch)
+        run_trials(spec, record, indexes, tokens, watch=watch)
     except KeyboardInterrupt:
         record.interrupt()
         raise
@@ -198,7 +198,8 @@ def build_indexes(
     return opened
 
 
-def _open_record(spec: Spec, indexes: dict[str, PassageIndex], output: Path) -> SearchRecord:
+def open_record(spec: Spec, indexes: dict[str, PassageIndex], output: Path) -> SearchRecord:
+    """Make the folder of a new search, and the record in it."""
     now = datetime.now().astimezone()
     folder = _new_folder(output.resolve(), f"{spec.file.name}-{now:%Y%m%d-%H%M%S}")
     (folder / "space.yaml").write_text(spec.text)

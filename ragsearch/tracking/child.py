@@ -7,7 +7,8 @@ created a second time, and MLflow keeps a metric of the same key, step, time and
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from itertools import zip_longest
+from typing import Any, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
@@ -88,6 +89,11 @@ class Child:
     """MLflow knows how it ended."""
 
     @property
+    def is_told(self) -> bool:
+        """Tell whether the trial has ended and MLflow knows all of it."""
+        return self.end_ms is not None and not self.is_behind
+
+    @property
     def is_behind(self) -> bool:
         """Tell whether MLflow lacks something that is known of the trial."""
         unsaid_end = (self.end_ms is not None) != self.is_closed
@@ -120,32 +126,38 @@ class Child:
     def bring_up_to_date(self, client: MlflowClient, parent: Parent) -> None:
         """Tell MLflow everything it does not know yet; raises what MLflow raises."""
         run_id = self.run_id = self.run_id or self._create(client, parent)
-        if not self.has_params:
-            params = [Param(name, value) for name, value in self.params.items()]
-            for some in _pieces(params, _PARAMS_A_CALL):
-                client.log_batch(run_id, params=some)
-            self.has_params = True
-        while self.points:
-            points = self.points[:_METRICS_A_CALL]
-            client.log_batch(run_id, metrics=[point.as_metric() for point in points])
+        has_ended = self.end_ms is not None  # before points: those of the end are there by now
+        status = self._status_tags() if has_ended != self.is_closed else []
+        for params, points in self._untold() or ([((), ())] if status else []):
+            client.log_batch(run_id, [one.as_metric() for one in points], params, status)
             del self.points[: len(points)]
-        self._tell_status(client, run_id)
+        self.has_params = True
+        if has_ended and not self.is_closed:
+            client.set_terminated(run_id, run_status(self.status), self.end_ms)
+        elif not has_ended and self.is_closed:
+            client.update_run(run_id, status="RUNNING")
+        self.is_closed = has_ended
         while self.files:
             client.log_artifact(run_id, self.files[0])
             del self.files[0]
 
-    def _tell_status(self, client: MlflowClient, run_id: str) -> None:
-        has_ended = self.end_ms is not None
-        if has_ended == self.is_closed:
-            return
-        client.set_tag(run_id, STATUS_TAG, self.status)
+    def _untold(self) -> list[tuple[Sequence[Param], Sequence[Point]]]:
+        """Return parameters and metrics in as few calls as MLflow takes them."""
+        params = [Param(name, value) for name, value in self.params.items()]
+        nothing: Sequence[Any] = ()  # Any: of parameters or of points
+        return list(
+            zip_longest(
+                _pieces(nothing if self.has_params else params, _PARAMS_A_CALL),
+                _pieces(list(self.points), _METRICS_A_CALL),
+                fillvalue=nothing,
+            )
+        )
+
+    def _status_tags(self) -> list[RunTag]:
+        tags = {STATUS_TAG: self.status}
         if self.reason is not None:
-            client.set_tag(run_id, REASON_TAG, self.reason[:_TAG_LENGTH])
-        if has_ended:
-            client.set_terminated(run_id, run_status(self.status), self.end_ms)
-        else:
-            client.update_run(run_id, status="RUNNING")
-        self.is_closed = has_ended
+            tags[REASON_TAG] = self.reason[:_TAG_LENGTH]
+        return tags_of(tags)
 
     def _create(self, client: MlflowClient, parent: Parent) -> str:
         if self.may_exist:

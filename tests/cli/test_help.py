@@ -27,7 +27,7 @@ def test_all_commands_are_there():
         "index", "index build", "index import", "index info",
         "pool", "pool ls", "pool start", "pool stop",
         "pool alias",
-        "bench", "bench retrieval", "bench train",
+        "bench", "bench retrieval", "bench train", "bench sweep",
     }  # fmt: skip
 
 

@@ -3,8 +3,10 @@
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from uuid import uuid4
 
 import pytest
@@ -91,8 +93,18 @@ def history(search: SearchRun, run: Run, key: str) -> list[tuple[int, float]]:
 
 def callback(search: SearchRun, clock: Clock, ended=how_it_ended) -> TrialRuns:
     runs = search.trial_runs(resolve, ended)
-    runs._clock, runs._sleep = clock, clock.sleep
+    runs._clock, runs._sleep, runs._thread = clock, clock.sleep, AtOnce()
     return runs
+
+
+class AtOnce(Executor):
+    """A thread that is always done."""
+
+    def submit(self, call, /, *args):
+        """Do it now."""
+        done = Future()
+        done.set_result(call(*args))
+        return done
 
 
 def start(runs: TrialRuns, number: int = 0, **config: object) -> FakeTrial:
@@ -135,8 +147,6 @@ def test_a_trial_is_a_child_run_with_the_whole_configuration(search, clock):
         "retrieval.k": "None",
     }
     assert run.data.tags["ragsearch.varied.optim.learning_rate"] == "0.0001"
-    assert run.info.run_id == runs.run_id(3)
-    assert runs.run_id(4) is None
 
 
 def test_metrics_wait_until_they_are_worth_a_call(search, clock):
@@ -166,7 +176,9 @@ def test_metrics_wait_five_seconds_at_most_and_keep_their_own_time(search, clock
     runs.on_step_end(2, [])
 
     assert early == {}
-    points = MlflowClient(search.uri).get_metric_history(runs.run_id(0), "val/em")
+    points = MlflowClient(search.uri).get_metric_history(
+        runs_of(search)["0"].info.run_id, "val/em"
+    )
     assert [(point.step, point.timestamp) for point in points] == [(1, 1000 * int(measured_s))]
     assert set(runs_of(search)["0"].data.metrics) == {"val/em", "train/loss"}
 
@@ -238,12 +250,16 @@ def test_the_trace_of_a_profiled_trial_is_an_artifact_of_its_run(search, clock, 
     for trial in (profiled, plain):
         runs.log_trial_end(trial)
 
+    found = runs_of(search)
     kept = [
-        [file.path for file in MlflowClient(search.uri).list_artifacts(runs.run_id(number))]
+        [
+            file.path
+            for file in MlflowClient(search.uri).list_artifacts(found[str(number)].info.run_id)
+        ]
         for number in (0, 1)
     ]
     assert kept == [["trace.json.gz"], []]
-    assert {run.info.status for run in runs_of(search).values()} == {"KILLED"}
+    assert {run.info.status for run in found.values()} == {"KILLED"}
 
 
 def test_an_unreachable_mlflow_costs_no_metric_and_no_trial(search, clock, caplog):
@@ -263,6 +279,49 @@ def test_an_unreachable_mlflow_costs_no_metric_and_no_trial(search, clock, caplo
     run = runs_of(search)["0"]
     assert history(search, run, "val/em") == [(1, 0.01)]
     assert run.info.status == "KILLED"
+
+
+class Slow:
+    """MLflow that answers when it is told to."""
+
+    def __init__(self, uri: str) -> None:
+        self._client, self.may_answer = MlflowClient(uri), Event()
+
+    def __getattr__(self, name):
+        self.may_answer.wait()
+        return getattr(self._client, name)
+
+
+def test_trials_do_not_wait_for_a_slow_mlflow(search):
+    runs = search.trial_runs(resolve, how_it_ended)
+    runs._client = slow = Slow(search.uri)
+
+    trial = start(runs)
+    for epoch in range(1, N_EPOCHS + 1):
+        report(runs, trial, epoch)
+    runs.log_trial_end(trial)
+    before = runs_of(search)
+    slow.may_answer.set()
+    n_lost = runs.finish()
+
+    assert before == {}
+    assert n_lost == 0
+    run = runs_of(search)["0"]
+    assert run.info.status == "FINISHED"
+    assert len(history(search, run, "val/em")) == N_EPOCHS
+
+
+def test_a_trial_that_is_told_whole_takes_four_calls(search, clock):
+    runs = callback(search, clock)
+    calls = count_calls(runs)
+    trial = start(runs)
+    for epoch in (1, 2):
+        report(runs, trial, epoch)
+
+    runs.log_trial_end(trial)
+
+    assert calls == ["create_run", "log_batch", "log_batch", "set_terminated"]
+    assert runs._children == {}
 
 
 def test_what_is_lost_in_the_end_is_said(search, clock, caplog):
@@ -288,6 +347,7 @@ def test_a_trial_that_goes_on_has_the_run_it_had_and_no_metric_twice(search, clo
     trial = start(killed)
     report(killed, trial, 1)
     killed.finish()
+    (before,) = runs_of(search).values()
     report(killed, trial, 2)  # still waiting when the process is killed
 
     again = callback(search, clock)
@@ -298,7 +358,7 @@ def test_a_trial_that_goes_on_has_the_run_it_had_and_no_metric_twice(search, clo
     again.log_trial_end(trial)
 
     (run,) = runs_of(search).values()
-    assert run.info.run_id == killed.run_id(0)
+    assert run.info.run_id == before.info.run_id
     assert run.info.status == "FINISHED"
     for key in ("val/em", "train/loss"):
         assert [step for step, _ in history(search, run, key)] == [1, 2, N_EPOCHS]
