@@ -9,7 +9,7 @@ The map: the packages in the order the data travels, each with its modules in th
                   document environment extends draft paths section trial index_section
                   search_section schema domains domain_parser amounts keys grammar
                   expressions space space_parser space_rules knobs folders messages models
-                  uses search_rules rules spec load json_schema
+                  uses rescoring search_rules rules spec load json_schema
     data        questions and corpora from files, checked row by row
                   rows lines ids questions gold passages chunks check
     index       a corpus becomes passages, vectors and FAISS, named by a fingerprint
@@ -20,16 +20,17 @@ The map: the packages in the order the data travels, each with its modules in th
                   placement gauges actors lease routes local client start alias info pool
     training    one trial: question to hits to contexts to marginal loss, fit and scored
                   parts encoder_only lora model contexts tokens pipeline loss encoded marginal
-                  decode metrics workers evaluation latency collapse optimizer module origin
-                  randomness                   state trace fit
+                  decode metrics workers evaluation sweep latency collapse optimizer rungs
+                  module origin randomness state trace fit
     tracking    MLflow: a run a search, a run a trial
-                  search_run trials child
+                  search_run trials final child
     search      many trials: planned, proposed, stopped, recorded
                   automatic cores plan run lock agree widen tokens launch cluster journal record
-                  front study space samplers searcher scheduler population replay ending
-                  trainable workers budget disk standing progress
+                  front afterwards study space samplers searcher scheduler population replay
+                  ending trainable workers budget disk standing progress evaluations rescoring
+                  final bootstrap comparison finish
     results     what one does with a search: look, export, evaluate, ask
-                  leaderboard bundle export card answering predictions evaluate ask
+                  leaderboard final bundle export card answering predictions evaluate ask
     bench       what a retrieval call, a training step and a search cost, side by side
                   plan indexes client connections processes designs same costs retrieval
                   report train_plan models trainee trainees train train_report sweep_plan

@@ -1,4 +1,4 @@
-"""Commands over a finished search and its bundles: trials, export, eval, rescore, ask."""
+"""Commands over a finished search and its bundles: trials, final, export, eval, score, ask."""
 
 import shlex
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ragsearch.cli.options import IndexFolder, Json, Output, Search
+from ragsearch.cli.options import IndexFolder, Json, Output, Overrides, Search
 from ragsearch.cli.printing import cell, print_json, print_pairs, print_table, say
 from ragsearch.errors import BadInputError
 
@@ -42,6 +42,32 @@ def trials(search: Search = None, *, output: Output = Path("runs"), json: Json =
         print_json(leaderboard(record))
     else:
         show_trials(record)
+
+
+@commands.command(epilog="Example: ragsearch final -o final.top_k=2 -o data.test=test.jsonl")
+def final(
+    search: Search = None,
+    *,
+    override: Overrides = None,
+    output: Output = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Train the best trials again with new seeds, and compare on test.
+
+    The baseline is among them. Each model is scored once on the test questions, which nothing
+    else reads, and the winner by validation is compared with the baseline and the runner-up: by
+    how much it is better, with a 95 % interval over questions and seeds. What is there already
+    is not done again. -o sets final.top_k and seeds, data.test and n_test, resources, pool.
+    """
+    from ragsearch.results.final import run_final_of
+    from ragsearch.results.leaderboard import find_search
+
+    record = find_search(search, output)
+    comparison = run_final_of(record, override or ())
+    if json:
+        print_json({"search": record.search, "final": comparison.as_dict()})
+    else:
+        _show_final(record)
 
 
 @commands.command(epilog="Example: ragsearch export quickstart-20260102-030405 --to best")
@@ -147,19 +173,19 @@ def evaluate_bundles(  # noqa: PLR0913 - its options
     questions = read_judged(data, _gold(gold, gold_format, is_retrieval=is_retrieval), limit)
     asked = {"n_docs": n_docs, "ef_search": ef_search, "nprobe": nprobe}
     retrieval = {name: value for name, value in asked.items() if value is not None}
-    score: Callable[..., Evaluation] = (
+    evaluate_one: Callable[..., Evaluation] = (
         partial(evaluate_retrieval, index=index, retrieval=retrieval, at=k or ())
         if is_retrieval
         else partial(evaluate, index=index, retrieval=retrieval, no_retrieval=no_retrieval)
     )
-    scored = evaluate_all(bundles, questions, score)
+    scored = evaluate_all(bundles, questions, evaluate_one)
     if predictions is not None:
         write_predictions(predictions, [row for one in scored for row in one.predictions()])
     _show_scores(scored, json=json)
 
 
-@commands.command(name="rescore", epilog="Example: ragsearch rescore said.jsonl --json")
-def rescore_predictions(
+@commands.command(epilog="Example: ragsearch score said.jsonl --json")
+def score(
     predictions: Annotated[
         Path, typer.Argument(metavar="FILE", help="Predictions that `eval` wrote.")
     ],
@@ -172,9 +198,9 @@ def rescore_predictions(
     EM, F1, ROUGE-L and the scores of retrieval are computed anew from the texts in the file;
     NLL is the one the model gave.
     """
-    from ragsearch.results.evaluate import rescore
+    from ragsearch.results.evaluate import score_predictions
 
-    _show_scores(rescore(predictions, k or ()), json=json)
+    _show_scores(score_predictions(predictions, k or ()), json=json)
 
 
 def _refuse_idle(k: list[int] | None, *, no_retrieval: bool, is_retrieval: bool) -> None:
@@ -239,7 +265,22 @@ def show_trials(record: "SearchRecord") -> None:
     table = rows(record)
     columns = list(table[0]) if table else ["trial", "status"]
     print_table(columns, [list(row.values()) for row in table])
+    _show_final(record)
     for line in _closing_lines(record):
+        typer.echo(line)
+
+
+def _show_final(record: "SearchRecord") -> None:
+    from ragsearch.search.comparison import compare
+
+    comparison = compare(record)
+    if comparison is None:
+        return
+    from ragsearch.results.final import final_lines, final_rows
+
+    table = final_rows(comparison)
+    print_table(list(table[0]), [list(row.values()) for row in table])
+    for line in final_lines(comparison):
         typer.echo(line)
 
 
@@ -255,7 +296,7 @@ def _closing_lines(record: "SearchRecord") -> list[str]:
         return lines
     scores = {0: ""}
     for trial in (best, record.trials.get(0)):
-        if trial is not None and (epoch := record.best_epoch(trial)) is not None:
+        if trial is not None and (epoch := record.metrics_of(trial)) is not None:
             scores[trial.trial] = cell(epoch[record.metric])
     baseline = f"; the baseline has {scores[0]}" if best.trial and scores[0] else ""
     export_it = shlex.join(["ragsearch", "export", search, "--to", "best"])

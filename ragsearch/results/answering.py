@@ -20,8 +20,6 @@ from ragsearch.spec.knobs import KNOBS, why_useless
 from ragsearch.training.model import RagModel, load
 from ragsearch.training.pipeline import Pipeline
 
-_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-
 
 def open_pipeline(
     bundle: Bundle, index: PassageIndex | None, *, encoder_only: bool = False
@@ -131,15 +129,6 @@ def shares(doc_scores: Sequence[float]) -> list[float]:
     largest = max(doc_scores)
     grown = [math.exp(score - largest) for score in doc_scores]
     return [value / math.fsum(grown) for value in grown]
-
-
-@contextmanager
-def validation_arithmetic(pipeline: Pipeline) -> Iterator[None]:
-    """Compute as the validation of the pipeline's trial did: its autocast, no gradients."""
-    dtype = _AUTOCAST.get(pipeline.model.trial.train.precision)
-    device = pipeline.model.network.device.type
-    with torch.no_grad(), torch.autocast(device, dtype=dtype, enabled=dtype is not None):
-        yield
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Questions answered by a bundle, with the passages each answer comes from.
 
-A passage's weight is p(passage | question): the softmax of the document scores, by which the
-model mixes what it reads in each passage.
+A passage's weight is p(passage | question): the softmax of the document scores, each divided by
+the trial's temperature, by which the model mixes what it reads in each passage.
 """
 
 import math
@@ -13,10 +13,10 @@ from ragsearch.results.answering import (
     open_its_index,
     open_pipeline,
     shares,
-    validation_arithmetic,
 )
 from ragsearch.results.bundle import open_bundle
 from ragsearch.training.decode import generate_answers
+from ragsearch.training.evaluation import validation_arithmetic
 from ragsearch.training.metrics import RECALL_AT
 
 
@@ -44,7 +44,7 @@ class Answer:
     contexts: list[str]
     """What the generator read, passage by passage."""
     doc_scores: list[float]
-    """One a context."""
+    """One a context, as the model weighs it: divided by `decode.document_temperature`."""
 
     def as_dict(self) -> dict[str, object]:
         """Give the answer as plain data."""
@@ -78,11 +78,13 @@ class Answerer:
             # As many as `evaluate` fetches: an approximate index searches wider for more.
             used = pipeline.retrieve([question], max(n_docs, *RECALL_AT)).first(n_docs)
             contexts = pipeline.read([question], used)
-            answer = generate_answers(pipeline.model, contexts, used.doc_scores)[0]
+            weighed = used.at(pipeline.model.trial.decode.document_temperature).doc_scores
+            answer = generate_answers(pipeline.model, contexts, weighed)[0]
         texts = pipeline.contexts.texts([question], used.passages)
         scores = used.doc_scores[0].tolist()
         read = [place for place, score in enumerate(scores) if score > -math.inf]
-        weights = shares(scores)
+        weighed_scores = weighed[0].tolist()
+        weights = shares(weighed_scores)
         return Answer(
             question=question,
             answer=answer,
@@ -94,7 +96,7 @@ class Answerer:
                 if (passage := used.passages[0][place]) is not None
             ],
             contexts=[texts[place] for place in read],
-            doc_scores=[scores[place] for place in read],
+            doc_scores=[weighed_scores[place] for place in read],
         )
 
 

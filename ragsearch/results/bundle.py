@@ -40,12 +40,12 @@ class Manifest:
     search: str
     trial: int
     metrics: Mapping[str, float]
-    """Of the trial's best epoch, the one the weights are from."""
+    """Of the trial's best epoch, the one the weights are from, asked under its best setting."""
     configuration: Mapping[str, Any]  # Any: a `trial:` section as plain data
     """The trial as a complete `trial:` section of a space file."""
     pooling: str | None
     """How the question encoder's token vectors become one; None without a question encoder."""
-    decode: Mapping[str, int]
+    decode: Mapping[str, float]
     index: IndexReference | None
     """None for a model that retrieves nothing."""
     spec: Mapping[str, Any]  # Any: a space file as plain data
@@ -54,6 +54,8 @@ class Manifest:
     """Of the libraries the bundle was written with."""
     sha256: Mapping[str, str]
     """Of every file but this one and the card, which people may edit."""
+    seed: int | None = None
+    """Of the final run that trained the model; None where a trial of the search did."""
 
     def save(self, folder: Path) -> None:
         """Write the manifest into a folder."""

@@ -26,7 +26,8 @@ tags:
 
 ## Scores
 
-On the validation questions of the search, exact match and F1 as SQuAD defines them:
+On the questions of the search (`val`; `test` where its final runs were scored on them), exact
+match and F1 as SQuAD defines them:
 
 {scores}
 
@@ -243,7 +244,7 @@ def _scores(manifest: Manifest, baseline: Mapping[str, float] | None) -> Iterato
     yield "| metric | this model |" + (" baseline (trial 0) |" if compared else "")
     yield "|---|---|" + ("---|" if compared else "")
     for name, value in manifest.metrics.items():
-        if name.startswith("val/"):
+        if name.startswith(("val/", "test/")):
             other = f" {_shown(baseline.get(name))} |" if compared and baseline else ""
             yield f"| {name} | {value:.4f} |{other}"
 

@@ -17,13 +17,12 @@ from ragsearch.results.answering import (
     open_its_index,
     open_pipeline,
     trial_threads,
-    validation_arithmetic,
 )
 from ragsearch.results.bundle import open_bundle
 from ragsearch.results.predictions import prediction_of, read_predictions
 from ragsearch.training import evaluation
 from ragsearch.training.collapse import collapse_signs
-from ragsearch.training.evaluation import Example, Retrieval
+from ragsearch.training.evaluation import Example, Retrieval, validation_arithmetic
 from ragsearch.training.metrics import RECALL_AT
 
 Data = Path | str | Sequence[Question]
@@ -166,7 +165,7 @@ def evaluate_all(
     return [evaluate_one(bundle, questions) for bundle in bundles]
 
 
-def rescore(predictions: Path, at: Sequence[int] = ()) -> list[Evaluation]:
+def score_predictions(predictions: Path, at: Sequence[int] = ()) -> list[Evaluation]:
     """Return the scores of each bundle in a file of predictions, without model or index.
 
     The scores are computed anew from the texts; NLL is the one the model gave.

@@ -7,10 +7,11 @@ A bundle appears whole or not at all.
 import json
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
 from ragsearch import __version__
@@ -26,8 +27,12 @@ from ragsearch.results.bundle import (
 )
 from ragsearch.results.card import write_card
 from ragsearch.results.leaderboard import BASELINE, find_search
+from ragsearch.search.comparison import best_run
 from ragsearch.search.front import chosen
 from ragsearch.search.record import SearchRecord, TrialRecord
+from ragsearch.spec import TrialSection, with_values
+
+TRIAL_FILE = "trial.json"  # as in `training.model`, which loads torch
 
 _COPIED = (
     "config.json",
@@ -54,9 +59,10 @@ def export_best(
     """Return the bundle of a search's best checkpoint, now written into a folder.
 
     Args:
-        search: Name or folder of the search; the newest by default.
+        search: Name or folder of the search; the newest by default. Where it has final runs,
+            their winner is exported: of its seeds the one that is best on validation.
         to: The folder to write; it must not exist yet, or be empty.
-        trial: Export this trial instead of the best one.
+        trial: Export this trial of the search itself instead of the best one.
         hf_retriever: Whether to add the index in Transformers' own format, which copies every
             vector and every passage.
         output: Folder for searches and indexes.
@@ -70,14 +76,39 @@ def export_best(
     checkpoint = _checkpoint_of(record, chosen)
     with _written_whole(to) as folder:
         _copy(checkpoint, folder)
+        _set_values(folder, chosen.values)
         manifest = _manifest(record, chosen, folder, hf_retriever=hf_retriever)
         manifest.save(folder)
         baseline = record.trials.get(BASELINE)
-        write_card(folder, manifest, record.best_epoch(baseline) if baseline else None)
+        write_card(folder, manifest, record.metrics_of(baseline) if baseline else None)
     return Bundle(to, manifest)
 
 
-def _choose(record: SearchRecord, trial: int | None) -> TrialRecord:
+class _Chosen(NamedTuple):
+    """The model that is exported."""
+
+    trial: TrialRecord
+    checkpoint: str | None
+    """Relative to the search folder."""
+    values: Mapping[str, object]
+    """Its best setting of `rescore`."""
+    metrics: Mapping[str, float]
+    seed: int | None = None
+    """Of the final run it is from."""
+
+
+def _choose(record: SearchRecord, number: int | None) -> _Chosen:
+    run = best_run(record) if number is None else None
+    if run is not None:
+        trial, metrics = record.trials[run.trial], (run.val or {}) | (run.test or {})
+        return _Chosen(trial, run.checkpoint, run.values, metrics, run.seed)
+    trial = _trial(record, number)
+    setting = record.best_setting(trial)
+    values = setting.values if setting else {}
+    return _Chosen(trial, trial.checkpoint, values, record.metrics_of(trial) or {})
+
+
+def _trial(record: SearchRecord, trial: int | None) -> TrialRecord:
     if trial is None:
         if (best := chosen(record)) is None:
             what = (
@@ -93,12 +124,13 @@ def _choose(record: SearchRecord, trial: int | None) -> TrialRecord:
     return record.trials[trial]
 
 
-def _checkpoint_of(record: SearchRecord, trial: TrialRecord) -> Path:
-    if trial.checkpoint is None:
+def _checkpoint_of(record: SearchRecord, chosen: _Chosen) -> Path:
+    trial = chosen.trial
+    if chosen.checkpoint is None:
         reason = f" ({trial.reason})" if trial.reason else ""
         what = f"trial {trial.trial} saved no checkpoint{reason}; choose another trial"
         raise BadInputError.single(record.folder, what)
-    folder = record.folder / trial.checkpoint
+    folder = record.folder / chosen.checkpoint
     if not any(folder.glob("*.safetensors")):
         what = f"the checkpoint of trial {trial.trial} is gone; choose another trial"
         raise BadInputError.single(folder, what)
@@ -134,6 +166,31 @@ def _copy(checkpoint: Path, folder: Path) -> None:
         raise BadInputError.single(checkpoint, what) from error
 
 
+def _set_values(folder: Path, values: Mapping[str, object]) -> None:
+    """Have a model answer by other settings than it was trained with, in stock code too."""
+    if not values:
+        return
+    file = folder / TRIAL_FILE
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    trial = with_values(TrialSection.model_validate(settings["trial"]), values)
+    settings["trial"] = trial.model_dump(mode="json")
+    _write_json(file, settings)
+    decode = {
+        "num_beams": trial.decode.num_beams,
+        "max_length": trial.decode.max_length + 1,  # Transformers counts the start token too
+    }
+    stock = folder / "generation_config.json"
+    _write_json(stock, json.loads(stock.read_text()) | decode)
+    stock = folder / "config.json"
+    config = json.loads(stock.read_text())
+    if "n_docs" in config:
+        _write_json(stock, config | {"n_docs": trial.retrieval.n_docs})
+
+
+def _write_json(file: Path, content: object) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
 def _resolved(record: SearchRecord) -> dict[str, object]:
     file = record.folder / "resolved.json"
     try:
@@ -145,7 +202,7 @@ def _resolved(record: SearchRecord) -> dict[str, object]:
 
 
 def _manifest(
-    record: SearchRecord, trial: TrialRecord, folder: Path, *, hf_retriever: bool
+    record: SearchRecord, chosen: _Chosen, folder: Path, *, hf_retriever: bool
 ) -> Manifest:
     settings = json.loads((folder / "trial.json").read_text())
     configuration = settings["trial"]
@@ -155,8 +212,8 @@ def _manifest(
     return Manifest(
         format=FORMAT,
         search=record.search,
-        trial=trial.trial,
-        metrics=record.best_epoch(trial) or {},
+        trial=chosen.trial.trial,
+        metrics=chosen.metrics,
         configuration=configuration,
         pooling=settings.get("pooling"),
         decode=configuration["decode"],
@@ -168,6 +225,7 @@ def _manifest(
             **{name: metadata.version(name) for name in _LIBRARIES},
         },
         sha256=checksums(folder),
+        seed=chosen.seed,
     )
 
 

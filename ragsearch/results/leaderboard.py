@@ -6,10 +6,12 @@ Reads the record of a search alone: no Ray, no MLflow, no torch.
 import difflib
 import json
 import math
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
 from ragsearch.errors import BadInputError
+from ragsearch.search.comparison import compare
 from ragsearch.search.front import chosen, front
 from ragsearch.search.record import RECORD_FILE, SearchRecord, TrialRecord
 
@@ -42,6 +44,8 @@ def find_search(search: Path | str | None = None, output: Path = Path("runs")) -
 def leaderboard(record: SearchRecord) -> dict[str, object]:
     """Return every trial as plain data, trial 0 first, with the metrics of its best epoch.
 
+    `rescored` has its scores under every setting of `rescore`, and `final` the comparison of
+    the final runs; None without any.
     `reason` says why a trial failed, diverged or is infeasible; else it is None. Of a search
     with several objectives `front` tells the trials on the Pareto front, and `chosen` is the
     number of the one that `export` takes.
@@ -54,17 +58,23 @@ def leaderboard(record: SearchRecord) -> dict[str, object]:
             "status": str(trial.status),
             "reason": trial.reason,
             "params": trial.params,
-            "metrics": {
-                name: value if math.isfinite(value) else None
-                for name, value in (record.best_epoch(trial) or {}).items()
-            },
+            "metrics": _plain(record.best_epoch(trial) or {}),
+            "rescored": [
+                {"values": one.values, "metrics": _plain(one.metrics)} for one in trial.rescored
+            ],
             **({"front": trial.trial in marks} if is_several else {}),
         }
         for _, trial in sorted(record.trials.items())
     ]
     best = chosen(record) if is_several else None
     named = {"chosen": best and best.trial} if is_several else {}
-    return {"search": record.search, **named, "trials": trials}
+    comparison = compare(record)
+    final = None if comparison is None else comparison.as_dict()
+    return {"search": record.search, **named, "trials": trials, "final": final}
+
+
+def _plain(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def rows(record: SearchRecord) -> list[dict[str, object]]:
@@ -80,7 +90,20 @@ def rows(record: SearchRecord) -> list[dict[str, object]]:
     if any(trial.reason for trial in rest):
         for row, trial in zip(table, ranked + rest, strict=True):
             row["reason"] = trial.reason
+    if any(trial.rescored for trial in ranked + rest):
+        for row, trial in zip(table, ranked + rest, strict=True):
+            row.update(_rescored(record, trial))
     return table
+
+
+def _rescored(record: SearchRecord, trial: TrialRecord) -> dict[str, object]:
+    """Return the setting under which a trial's model is best, and its score."""
+    setting = record.best_setting(trial)
+    if setting is None:
+        return {"best setting": None, f"rescored {record.metric}": None}
+    values = ", ".join(f"{path}={value}" for path, value in setting.values.items())
+    shown = values or "as trained"
+    return {"best setting": shown, f"rescored {record.metric}": setting.metrics[record.metric]}
 
 
 def _marks(record: SearchRecord) -> dict[int, str]:

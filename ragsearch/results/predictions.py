@@ -98,7 +98,7 @@ def prediction_of(bundle: str, scored: Retrieval, *, retrieves: bool) -> dict[st
 
 
 def _passages(scored: Retrieval) -> Iterator[dict[str, object]]:
-    weights = shares(scored.doc_scores)
+    weights = shares([score / scored.temperature for score in scored.doc_scores])
     for place, (passage, score) in enumerate(
         zip(scored.found, scored.found_scores, strict=True)
     ):

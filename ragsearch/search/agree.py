@@ -1,8 +1,8 @@
 """Whether a space file is still that of a search: what may change when it goes on.
 
-Budgets, resources, the pool, the algorithms and `choose` may change at any time; a domain may
-become wider. All else would make the trials to come incomparable with those there are, and is
-refused.
+Budgets, resources, the pool, the algorithms, `choose` and what follows the trials may change
+at any time; a domain may become wider. All else would make the trials to come incomparable with
+those there are, and is refused.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from ragsearch.data.questions import read_questions
 from ragsearch.errors import BadInputError, Mistake
 from ragsearch.index.fingerprint import index_fingerprint
 from ragsearch.index.manifest import read_manifest
+from ragsearch.search.afterwards import is_something_left
 from ragsearch.search.record import SearchRecord, write_whole
 from ragsearch.spec import Bundle, Domain, Spec, load_spec
 from ragsearch.spec.document import KeyPath
@@ -23,7 +24,9 @@ from ragsearch.spec.document import KeyPath
 log = logging.getLogger(__name__)
 
 RESOLVED_FILE = "resolved.json"
-_MAY_CHANGE = {"budget", "choose", "pool", "resources", "search"}
+_MAY_CHANGE = {"budget", "choose", "final", "pool", "rescore", "resources", "search"}
+_MAY_NOT = ("search", "scheduler", "rung_examples")
+_OF_TEST = {("data", "test"), ("data", "n_test")}
 _INCOMPARABLE = "trials would not be comparable; set it back, or start a new search"
 
 
@@ -69,7 +72,7 @@ def agreed_spec(
     if add_trials:
         overrides = [*overrides, f"budget.trials={kept.file.budget.trials + add_trials}"]
     spec = load_spec(space or record.folder / RESOLVED_FILE, overrides)
-    mistakes = [*_different(kept, spec)]
+    mistakes = [*_different(kept, spec, is_tested=any(run.test for run in record.final))]
     mistakes = mistakes or [*_other_data(record, spec), *_other_indexes(record, spec)]
     if mistakes:
         raise BadInputError(mistakes)
@@ -84,14 +87,16 @@ def agreed_spec(
     return spec
 
 
-def _different(kept: Spec, spec: Spec) -> Iterator[Mistake]:
+def _different(kept: Spec, spec: Spec, *, is_tested: bool) -> Iterator[Mistake]:
     for path, (before, now) in _differences(kept, spec).items():
         if path[0] == "space":
             name = str(path[1])
             what = _unlike(kept.domains.get(name), spec.domains.get(name))
             if what or _rule(before) != _rule(now):
                 yield spec.mistake(path, what or f"is {now} and was {before}: {_INCOMPARABLE}")
-        elif path[0] not in _MAY_CHANGE and not _is_new_index(path, before):
+        elif path in _OF_TEST and not is_tested:
+            continue
+        elif path == _MAY_NOT or not (path[0] in _MAY_CHANGE or _is_new_index(path, before)):
             what = f"is {now!r} and was {before!r} when the search began: {_INCOMPARABLE}"
             yield spec.mistake(path, what)
 
@@ -181,7 +186,9 @@ def _other_indexes(record: SearchRecord, spec: Spec) -> Iterator[Mistake]:
 
 
 def _require_work(record: SearchRecord, spec: Spec) -> None:
-    """Refuse to go on where no trial is left or no time."""
+    """Refuse to go on where no trial is left or no time, nor anything that follows trials."""
+    if is_something_left(record, spec):
+        return
     budget, n_trials = spec.file.budget, len(record.trials)
     name = record.named
     ended = [trial for trial in record.trials.values() if trial.status.has_ended]

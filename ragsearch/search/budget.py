@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ragsearch.search.record import SearchRecord, Status, TrialRecord
+from ragsearch.search.record import SearchRecord, Status, TrialRecord, compared
 from ragsearch.spec.schema import BudgetSection
 
 _HOUR_S = 3600.0
@@ -53,7 +53,7 @@ class Budget:
 
     def _take_up(self, trial: TrialRecord) -> None:
         for epoch in trial.epochs:
-            self.validated(trial.trial, epoch[self._record.metric])
+            self.validated(trial.trial, compared(epoch, self._record.metric))
         if trial.status.has_ended:
             self.ended(trial.trial, trial.status)
 

@@ -1,6 +1,7 @@
 """`budget.disk`: models of ended trials are given up for it, the worst first.
 
-Never given up: the best trial's, the baseline's, and those of trials that run or can go on.
+Never given up: those of the best trials, as many as are asked or trained again after the
+search and at least one; the baseline's; and those of trials that run or can go on.
 """
 
 import logging
@@ -20,15 +21,19 @@ _LOOK_AGAIN_S = 2.0
 class Room:
     """Keeps the folder of a search within a number of bytes."""
 
-    def __init__(self, record: SearchRecord, budget: Budget, limit: int | None) -> None:
+    def __init__(
+        self, record: SearchRecord, budget: Budget, limit: int | None, n_best: int = 1
+    ) -> None:
         """Prepare.
 
         Args:
             record: The search.
             budget: Told how much is used, and when the rest is too much.
             limit: Bytes; None to keep everything.
+            n_best: Of how many of the best trials the models are kept in any case.
         """
         self._record, self._budget, self._limit = record, budget, limit
+        self._n_best = n_best
         self._looked_at = -_LOOK_AGAIN_S
 
     def make(self) -> None:
@@ -47,7 +52,7 @@ class Room:
     def _expendable(self) -> Iterator[TrialRecord]:
         """Yield trials whose models may go, those without a rank first, then worst first."""
         ranked = self._record.ranked()
-        kept = {0} | {trial.trial for trial in ranked[:1]}
+        kept = {0} | {trial.trial for trial in ranked[: self._n_best]}
         ranks = {trial.trial: -rank for rank, trial in enumerate(ranked)}
         by_rank = sorted(
             self._record.trials.values(), key=lambda trial: ranks.get(trial.trial, -len(ranks))

@@ -47,7 +47,7 @@ def chosen(record: SearchRecord) -> TrialRecord | None:
 
 def losses(record: SearchRecord, trial: TrialRecord) -> tuple[float, ...] | None:
     """Return a trial's objectives, each the smaller the better; None where one is missing."""
-    epoch = record.best_epoch(trial) or {}
+    epoch = record.metrics_of(trial) or {}
     values = tuple(_loss(objective, epoch) for objective in record.objectives)
     return None if any(map(math.isnan, values)) else values
 

@@ -24,6 +24,7 @@ from ragsearch.search.budget import Budget
 from ragsearch.search.cluster import Cluster, cluster
 from ragsearch.search.cores import trials_at_once
 from ragsearch.search.ending import ending_of
+from ragsearch.search.finish import finish
 from ragsearch.search.front import chosen, front
 from ragsearch.search.progress import Bookkeeper, EndOfSearch
 from ragsearch.search.record import TUNE_FOLDER, SearchRecord, Status, TrialRecord
@@ -43,6 +44,7 @@ from ragsearch.search.trainable import (
     varied,
 )
 from ragsearch.spec import Spec
+from ragsearch.spec.schema import BudgetSection
 from ragsearch.spec.search_rules import POPULATION_BASED
 from ragsearch.tracking import Known, SearchRun, TrialRuns
 
@@ -84,14 +86,13 @@ def run_trials(
         watch: Shows how the search stands while trials run.
         parts: What a bench puts in the place of others; None for a search as it is.
     """
-    resources, parts = spec.file.resources, parts or Parts()
-    budget = Budget(spec.file.budget, record, resources.per_trial.all_gpu)
-    end = EndOfSearch(budget)
+    per_trial, parts = spec.file.resources.per_trial, parts or Parts()
+    end = EndOfSearch(Budget(spec.file.budget, record, per_trial.all_gpu))
     with ExitStack() as stack:
         joined, job = stack.enter_context(_ready(spec, record, indexes, tokens))
         study = SearchStudy(spec, record.folder)
         going_on = study.take_up(record, partial(record.note, wall_s=record.wall_s))
-        tracker = stack.enter_context(_tracked(spec, record))
+        run, tracker = stack.enter_context(_tracked(spec, record))
         scheduler = make_scheduler(spec)
         callbacks = [Bookkeeper(spec, record, end), tracker]
         if not pauses(spec):  # brackets and populations are made of trials that run
@@ -114,16 +115,48 @@ def run_trials(
                 scheduler=scheduler,
                 num_samples=n_trials,
                 max_concurrent_trials=None if pauses(spec) else most_at_once,
-                reuse_actors=not resources.per_trial.gpu,  # a fresh process frees GPU memory
+                reuse_actors=not per_trial.gpu,  # a fresh process frees GPU memory
                 trial_dirname_creator=_folder_name,
             ),
         )
         pools = tuple(address.pool for address in job.indexes.values() if address.pool)
-        with end.on_signals(), _watched(watch, Standing(spec, record, budget, pools)):
-            tuner.fit()
+        with end.on_signals():
+            if n_trials and not end.stop_all():  # else only what follows the trials is left
+                with _watched(watch, Standing(spec, record, end.budget, pools)):
+                    tuner.fit()
+            _close_trials(record, end)
+            if not end.budget.is_failed:
+                finish(record, job, end, run, most_at_once)
         _close(record, end)
         if scheduler_of(spec).name in POPULATION_BASED:
             _drop_donors(record)
+
+
+def run_final_alone(
+    spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex], tokens: Path
+) -> bool:
+    """Train the best trials of a search that has ended again, and score them.
+
+    Args:
+        spec: The search, with a `final` section.
+        record: Its record.
+        indexes: Those its trials asked for, by name.
+        tokens: Folder of their passages' tokens.
+
+    Returns:
+        Whether the user interrupted it.
+
+    Raises:
+        DiskFullError: If the disk is full; what is there is kept.
+    """
+    end = EndOfSearch(Budget(BudgetSection(trials=spec.file.budget.trials), record))
+    with _ready(spec, record, indexes, tokens) as (joined, job):
+        run = SearchRun.find(_tracking_uri(spec, record), spec.file.name, record.id)
+        with end.on_signals():
+            finish(record, job, end, run, _most_at_once(spec, joined))
+    if end.disk_full is not None:
+        raise record.disk_full(end.disk_full)
+    return end.interrupted
 
 
 @contextmanager
@@ -146,15 +179,25 @@ def _watched(watch: Watch | None, standing: Standing) -> AbstractContextManager[
     return nullcontext() if watch is None else watch(standing)
 
 
-def _close(record: SearchRecord, end: EndOfSearch) -> None:
-    """Say how the search ended; Tune says nothing of trials that it ends at once."""
-    is_cut_off, budget = end.interrupted or end.disk_full is not None, end.budget
+def _close_trials(record: SearchRecord, end: EndOfSearch) -> None:
+    """Say how the trials ended; Tune says nothing of those that it ends at once."""
+    budget = end.budget
     record.wall_s, record.gpu_s = budget.used_s, budget.gpu_s
     record.interrupt()
-    if not is_cut_off:
+    if not end.is_cut_off:
         record.ended_by = budget.ended_by
         log.info("search %s has ended: %s", record.search, record.ended_by)
-        is_good = record.ranked() and not budget.is_failed
+        record.status = Status.RUNNING  # until what follows is done, too
+    record.save()
+
+
+def _close(record: SearchRecord, end: EndOfSearch) -> None:
+    """Say how the search ended."""
+    if end.is_cut_off:
+        record.interrupt()
+        record.ended_by = None
+    else:
+        is_good = record.ranked() and not end.budget.is_failed
         record.status = Status.FINISHED if is_good else Status.FAILED
     if end.disk_full is not None:
         raise record.disk_full(end.disk_full)
@@ -222,14 +265,19 @@ def _most_at_once(spec: Spec, joined: Cluster) -> int | None:
     return n_trials if n_trials < n_fit else spec.file.resources.max_concurrent
 
 
+def _tracking_uri(spec: Spec, record: SearchRecord) -> str:
+    tracking = spec.file.tracking
+    is_plain = tracking.uri == tracking.address  # else it may hold a password
+    return record.tracking_uri if is_plain else tracking.address
+
+
 @contextmanager
-def _tracked(spec: Spec, record: SearchRecord) -> Iterator[TrialRuns]:
+def _tracked(spec: Spec, record: SearchRecord) -> Iterator[tuple[SearchRun, TrialRuns]]:
     """Have the search and its trials written to MLflow."""
     file = spec.file
-    sections = {"seed", "data", "pool", "search", "budget", "resources"}
-    is_plain = file.tracking.uri == file.tracking.address  # else it may hold a password
+    sections = {"seed", "data", "pool", "search", "budget", "resources", "final"}
     run = SearchRun.open(
-        record.tracking_uri if is_plain else file.tracking.address,
+        _tracking_uri(spec, record),
         file.name,
         record.search,
         identity=record.id,
@@ -239,7 +287,7 @@ def _tracked(spec: Spec, record: SearchRecord) -> Iterator[TrialRuns]:
             f"ragsearch.index.{name}": used.fingerprint for name, used in record.indexes.items()
         },
     )
-    if is_plain:
+    if file.tracking.uri == file.tracking.address:
         record.tracking_uri = run.uri
     record.save()
     run.log_text(spec.text, "space.yaml")
@@ -249,7 +297,7 @@ def _tracked(spec: Spec, record: SearchRecord) -> Iterator[TrialRuns]:
     if record.trials:
         runs.take_up(map(_known, record.trials.values()))
     try:
-        yield runs
+        yield run, runs
         run.log_metrics(_best_metrics(record))
         if len(record.objectives) > 1:
             run.mark_front(trial.trial for trial in front(record))
@@ -277,8 +325,8 @@ def _resolve(spec: Spec, config: Mapping[str, object]) -> dict[str, object]:
 
 def _best_metrics(record: SearchRecord) -> dict[str, float]:
     best = chosen(record)
-    epoch = record.best_epoch(best) if best is not None else None
-    return {f"best/{key}": value for key, value in (epoch or {}).items()}
+    metrics = record.metrics_of(best) if best is not None else None
+    return {f"best/{key}": value for key, value in (metrics or {}).items()}
 
 
 def _tuner(

@@ -15,6 +15,7 @@ from ragsearch.data.check import Inputs
 from ragsearch.errors import BadInputError, Mistake
 from ragsearch.index.manifest import SKETCH_FROM_PASSAGES, check_files, read_manifest
 from ragsearch.retrieval.memory import readable
+from ragsearch.search.afterwards import lines
 from ragsearch.search.automatic import longest, most_trials, scheduler_of, searcher_of
 from ragsearch.search.cores import AtOnce, n_replicas, trials_at_once
 from ragsearch.spec import Spec
@@ -75,6 +76,8 @@ class Plan:
     """Threads of all replicas; they hold no CPU, and are busy only while a trial waits."""
     n_train: int
     n_val: int
+    afterwards: tuple[str, ...]
+    """What follows the trials, a line each."""
     indexes: tuple[IndexPlan, ...]
     memory_bytes: int | None
     """Processes, weights, optimiser states and indexes on this machine, without the activations
@@ -119,6 +122,7 @@ class Plan:
             *self._acceptance_lines(),
             f"epochs    up to {self.max_epochs}; {stops or 'compared at their end'}",
             f"questions {self.n_train} to train on, {self.n_val} to validate on",
+            *self.afterwards,
             *(_index_line(index) for index in self.indexes),
             *self._core_lines(),
             self._memory_line(),
@@ -163,6 +167,7 @@ def make_plan(spec: Spec, inputs: Inputs) -> Plan:
         search_threads=sum(index.replicas for index in indexes) * spec.file.pool.threads,
         n_train=inputs.n_train,
         n_val=inputs.n_val,
+        afterwards=tuple(lines(spec, inputs.n_test)),
         indexes=indexes,
         memory_bytes=_memory(spec, indexes, concurrent),
         warnings=(
@@ -257,7 +262,7 @@ def _warm_up_alone(spec: Spec, n_train: int) -> Iterator[str]:
     """Tell of a baseline that ends before its learning rate is what the file says."""
     optim, n_epochs = spec.file.trial.optim, spec.file.trial.train.max_epochs
     n_steps = n_epochs * math.ceil(n_train / optim.effective_batch)
-    if optim.warmup_steps >= n_steps:
+    if optim.warmup_steps >= n_steps > 0:
         what = (
             f"{optim.warmup_steps} steps of warm-up are all of the {n_steps} that the baseline "
             "takes; lower it, or say warmup_share"

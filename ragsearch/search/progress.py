@@ -13,11 +13,12 @@ from ray import tune
 from ray.tune.experiment import Trial
 from typing_extensions import override
 
+from ragsearch.search.afterwards import n_kept
 from ragsearch.search.automatic import scheduler_of
 from ragsearch.search.budget import Budget
 from ragsearch.search.disk import Room
 from ragsearch.search.ending import crash_of, ending_of, is_disk_full, last_lines
-from ragsearch.search.record import TUNE_FOLDER, SearchRecord, Status, TrialRecord
+from ragsearch.search.record import TUNE_FOLDER, SearchRecord, Status, TrialRecord, compared
 from ragsearch.search.space import LAST_KEY, REASON_KEY, TRIAL_KEY, VERDICT_KEY
 from ragsearch.search.trainable import (
     MODEL_KEY,
@@ -28,7 +29,7 @@ from ragsearch.search.trainable import (
 )
 from ragsearch.spec import Spec
 from ragsearch.spec.search_rules import POPULATION_BASED
-from ragsearch.tracking.trials import metrics_of
+from ragsearch.tracking.trials import is_validation, metrics_of
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,17 @@ class EndOfSearch(tune.Stopper):
     @override
     def stop_all(self) -> bool:
         """Tell Tune whether to end the search."""
-        return self.interrupted or self.disk_full is not None or bool(self.budget.over)
+        return self.is_cut_off or bool(self.budget.over)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the search is to go on another time."""
+        return self.interrupted or self.disk_full is not None
+
+    def note_full_disk(self, result: Mapping[str, Any]) -> None:
+        """End the search where a trial reports that it found the disk full."""
+        if result.get(VERDICT_KEY) == Status.INTERRUPTED:
+            self.disk_full = self.disk_full or result[REASON_KEY]
 
     def at_full_disk(self) -> AbstractContextManager[None, bool]:
         """End the search, without an error, where what is inside finds the disk full."""
@@ -103,7 +114,7 @@ class Bookkeeper(tune.Callback):
         self._spec, self._record, self._end = spec, record, end
         self._budget = end.budget
         self._is_population = scheduler_of(spec).name in POPULATION_BASED
-        self._room = Room(record, end.budget, spec.file.budget.disk_bytes)
+        self._room = Room(record, end.budget, spec.file.budget.disk_bytes, n_kept(spec))
 
     @override
     def on_trial_start(
@@ -132,22 +143,21 @@ class Bookkeeper(tune.Callback):
         **info: object,
     ) -> None:
         """Add an epoch, and remember where its model lies if it is the best yet."""
-        if result.get(VERDICT_KEY) == Status.INTERRUPTED:
-            self._end.disk_full = self._end.disk_full or result[REASON_KEY]
-        if not result["epoch"]:
-            return  # no validation, but how the trial ended
-        if result["epoch"] <= self._of(trial).n_epochs:
+        self._end.note_full_disk(result)
+        if not is_validation(result):
+            return  # but how the trial ended
+        if max(1, result["epoch"]) <= len(self._of(trial).epochs):
             return  # it crashed between its report and Tune's taking note of the checkpoint
         epoch, metric = metrics_of(result), self._record.metric
         changes = self._changes(trial, result)
         if result.get(LAST_KEY) and VERDICT_KEY not in result:
             changes["status"] = Status.FINISHED  # now: a kill before its end then costs nothing
         self._note(trial, epoch=epoch, reported=result["timestamp"], **changes)
-        self._budget.validated(trial.config[TRIAL_KEY], epoch[metric])
+        self._budget.validated(trial.config[TRIAL_KEY], compared(epoch, metric))
         log.info(
-            "trial %d epoch %d/%d: %s %.4f, train/loss %.4f, %.0f s",
+            "trial %d epoch %d/%d: %s %.4f%s",
             trial.config[TRIAL_KEY], epoch["epoch"], self._n_epochs(trial), metric,
-            epoch[metric], epoch["train/loss"], epoch["time/epoch_s"],
+            epoch[metric], _of_training(epoch),
         )  # fmt: skip
 
     def _changes(self, trial: Trial, result: Mapping[str, Any]) -> dict[str, object]:
@@ -157,8 +167,7 @@ class Bookkeeper(tune.Callback):
         if values != (record.changed or record.params):
             found["changed"] = values
         if result[MODEL_KEY] and self._is_best(record, result):
-            folder = _folder(trial) / result["checkpoint_dir_name"]
-            found["checkpoint"] = str(folder.relative_to(self._record.folder))
+            found["checkpoint"] = self._record.relative(checkpoint_of(trial, result))
             found |= {"params": values} if self._is_population else {}
         return found
 
@@ -170,7 +179,7 @@ class Bookkeeper(tune.Callback):
         if not self._is_population:
             return True
         metric, before = self._record.metric, self._record.best_epoch(record)
-        sign = 1.0 if self._record.goal == "max" else -1.0
+        sign = self._record.sign
         return before is None or sign * result[metric] > sign * before[metric]
 
     @override
@@ -211,7 +220,7 @@ class Bookkeeper(tune.Callback):
     ) -> None:
         """Drop states that a later one has taken the place of; a population needs them all."""
         if trial.checkpoint is not None and not self._is_population:
-            _drop_states(_folder(trial), but=Path(trial.checkpoint.path))
+            drop_states(folder_of(trial), but=Path(trial.checkpoint.path))
 
     def _say_failed(self, record: TrialRecord, trial: Trial) -> None:
         log.error("trial %d failed: %s", record.trial, record.reason)
@@ -224,15 +233,15 @@ class Bookkeeper(tune.Callback):
         self._note(trial, status=status, reason=reason)
         record = self._of(trial)
         if status.has_ended and not self._is_population:
-            self._tidy(record, _folder(trial))
+            self._tidy(record, folder_of(trial))
         return record
 
     def _tidy(self, record: TrialRecord, folder: Path) -> None:
         """Drop what a trial needed to go on, and worse models of earlier runs."""
         for before in self._record.folder.glob(f"{TUNE_FOLDER}*/{folder_name(record.trial)}"):
-            _drop_states(before)
+            drop_states(before)
             for model in before.glob("checkpoint_*") if before != folder else ():
-                if str(model.relative_to(self._record.folder)) != record.checkpoint:
+                if self._record.relative(model) != record.checkpoint:
                     shutil.rmtree(model, ignore_errors=True)
 
     def _note(self, trial: Trial, **event: object) -> None:
@@ -249,12 +258,18 @@ class Bookkeeper(tune.Callback):
         return self._spec.trial_with(varied(trial.config)).train.max_epochs
 
 
-def _folder(trial: Trial) -> Path:
+def folder_of(trial: Trial) -> Path:
+    """Return the folder of a trial of Tune that was started."""
     assert trial.path is not None  # a trial that was started has a folder
     return Path(trial.path)
 
 
-def _drop_states(folder: Path, but: Path | None = None) -> None:
+def checkpoint_of(trial: Trial, result: Mapping[str, Any]) -> Path:
+    """Return the folder of the checkpoint that came with a result."""
+    return folder_of(trial) / str(result["checkpoint_dir_name"])
+
+
+def drop_states(folder: Path, but: Path | None = None) -> None:
     """Remove the states of a trial's checkpoints, and checkpoints that were nothing else.
 
     Args:
@@ -266,6 +281,12 @@ def _drop_states(folder: Path, but: Path | None = None) -> None:
             shutil.rmtree(state, ignore_errors=True)
             with suppress(OSError):  # it holds a model
                 state.parent.rmdir()
+
+
+def _of_training(epoch: Mapping[str, float]) -> str:
+    if "train/loss" not in epoch:
+        return ""
+    return f", train/loss {epoch['train/loss']:.4f}, {epoch['time/epoch_s']:.0f} s"
 
 
 def _settings(params: Mapping[str, object]) -> str:

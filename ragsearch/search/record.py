@@ -8,6 +8,7 @@ was run).
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -43,6 +44,21 @@ class Status(StrEnum):
         return self not in {Status.RUNNING, Status.INTERRUPTED}
 
 
+RUNG = "rung/"
+"""Before the name of a metric: its value on the questions that every epoch of every trial is
+validated on, where the last epoch is validated on more (`search.scheduler.rung_examples`)."""
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """A trained model's scores under a setting that needs no training."""
+
+    values: dict[str, object]
+    """What differs from the trial, by dotted path; nothing for the trial as it was trained."""
+    metrics: dict[str, float]
+    """`val/...` on all validation questions."""
+
+
 @dataclass
 class TrialRecord:
     """One trial: what it tried, what came of it."""
@@ -61,11 +77,51 @@ class TrialRecord:
     """Values it goes on with, where PBT or PB2 has changed them."""
     reason: str | None = None
     """Why it failed, diverged or is infeasible, in one line."""
+    rescored: list[Rescored] = field(default_factory=list)
+    """Its model under every setting of `rescore`, the trained one first; empty where it was not
+    among the best."""
 
     @property
     def n_epochs(self) -> int:
         """Epochs that were validated."""
         return int(self.epochs[-1]["epoch"]) if self.epochs else 0
+
+
+@dataclass
+class FinalRun:
+    """A trial trained again with another seed, and scored on the test questions."""
+
+    trial: int
+    seed: int
+    values: dict[str, object] = field(default_factory=dict)
+    """Its best setting of `rescore`, under which it is scored."""
+    status: Status = Status.RUNNING
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    """Metrics of each validation, in order."""
+    checkpoint: str | None = None
+    """Folder of the best epoch's model, relative to the search folder."""
+    reason: str | None = None
+    """Why it failed or diverged, in one line."""
+    val: dict[str, float] | None = None
+    """`val/...` of that model under `values`."""
+    test: dict[str, float] | None = None
+    """`test/...` of the same; None until it is scored, which it is once."""
+
+    def start(self) -> None:
+        """Forget an earlier attempt that came to nothing."""
+        self.status, self.reason, self.epochs, self.checkpoint = Status.RUNNING, None, [], None
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        return f"trial-{self.trial:04d}-seed-{self.seed}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is to be trained, or to be scored."""
+        return not self.status.has_ended or (
+            self.status is Status.FINISHED and self.test is None
+        )
 
 
 @dataclass(frozen=True)
@@ -118,6 +174,10 @@ class SearchRecord:
     ended_by: str | None = None
     """By what it ended, in words; None while it runs or where it was interrupted."""
     trials: dict[int, TrialRecord] = field(default_factory=dict)
+    rung_examples: int | None = None
+    """Validation questions of every epoch but the last; None where all are asked always."""
+    final: list[FinalRun] = field(default_factory=list)
+    """The best trials and the baseline, each trained again with several seeds."""
     others: tuple[Objective, ...] = ()
     """The objectives after the first, which `metric` and `goal` are."""
     choose: Choice = Choice()
@@ -144,6 +204,10 @@ class SearchRecord:
         number = f"-{self.n_runs}" if self.n_runs > 1 else ""
         return self.folder / f"{TUNE_FOLDER}{number}"
 
+    def relative(self, path: Path) -> str:
+        """Return a path in the search's folder as the record has it."""
+        return str(path.relative_to(self.folder))
+
     @property
     def can_go_on(self) -> bool:
         """Tell whether it or a trial was interrupted."""
@@ -152,19 +216,49 @@ class SearchRecord:
 
     def best_epoch(self, trial: TrialRecord) -> dict[str, float] | None:
         """Give the metrics of a trial's best validation, the one its checkpoint is from."""
-        sign = 1.0 if self.goal == "max" else -1.0
-        return max(trial.epochs, key=lambda epoch: sign * epoch[self.metric], default=None)
+        return max(
+            trial.epochs,
+            key=lambda epoch: self.sign * compared(epoch, self.metric),
+            default=None,
+        )
+
+    @property
+    def sign(self) -> float:
+        """What the objective is multiplied with to be better where it is larger."""
+        return 1.0 if self.goal == "max" else -1.0
+
+    def best_setting(self, trial: TrialRecord) -> Rescored | None:
+        """Give the setting under which a trial's model is best, the first among equals."""
+        return max(
+            trial.rescored,
+            key=lambda rescored: self.sign * rescored.metrics[self.metric],
+            default=None,
+        )
+
+    def metrics_of(self, trial: TrialRecord) -> dict[str, float] | None:
+        """Give the metrics of a trial's best model, asked as it answers best."""
+        epoch, setting = self.best_epoch(trial), self.best_setting(trial)
+        if epoch is None or setting is None:
+            return epoch
+        return epoch | setting.metrics
+
+    def is_partial(self, trial: TrialRecord) -> bool:
+        """Tell whether the best model of a trial was validated on some questions only."""
+        epoch = self.best_epoch(trial)
+        if self.rung_examples is None or epoch is None or trial.rescored:
+            return False
+        return f"{RUNG}{self.metric}" not in epoch
 
     def ranked(self) -> list[TrialRecord]:
         """Give trials that reported and are not bad, best first; the earlier among equals."""
-        sign = 1.0 if self.goal == "max" else -1.0
+        # those stopped when validated on some questions come after those validated on all
         scored = [
-            (-sign * best[self.metric], record.trial, record)
+            (self.is_partial(record), -self.sign * best[self.metric], record.trial, record)
             for record in self.trials.values()
             if record.status not in {Status.DIVERGED, Status.INFEASIBLE}
-            and (best := self.best_epoch(record)) is not None
+            and (best := self.metrics_of(record)) is not None
         ]
-        return [record for _, _, record in sorted(scored, key=lambda row: row[:2])]
+        return [record for *_, record in sorted(scored, key=lambda row: row[:3])]
 
     def note(self, trial: int, wall_s: float, **event: object) -> None:
         """Change a trial, here and on disk, at the price of one line.
@@ -191,7 +285,8 @@ class SearchRecord:
         number, epoch = changes.pop("trial"), changes.pop("epoch", None)
         reported = changes.pop("reported", None)
         trial = self.trials.setdefault(number, TrialRecord(number, {}))
-        if epoch is not None and epoch["epoch"] > trial.n_epochs:
+        # without epochs there is one validation, after epoch 0
+        if epoch is not None and max(1, epoch["epoch"]) > len(trial.epochs):
             trial.epochs.append(epoch)
             trial.reported.append(reported)
         for key, value in changes.items():
@@ -232,7 +327,8 @@ class SearchRecord:
         except (ValueError, TypeError, KeyError) as error:
             what = f"the record is damaged ({error}); restore it or run the search again"
             raise BadInputError.single(file, what) from error
-        if record.status is Status.RUNNING and not is_locked(folder):
+        running = {Status.RUNNING} & {record.status, *(run.status for run in record.final)}
+        if running and not is_locked(folder):
             record.interrupt()
         return record
 
@@ -240,7 +336,8 @@ class SearchRecord:
     def _of(
         cls, folder: Path, content: dict[str, Any]
     ) -> "SearchRecord":  # Any: as JSON has it
-        trials = [TrialRecord(**_renamed(row)) for row in content.pop("trials")]
+        trials = [_trial_of(row) for row in content.pop("trials")]
+        final = [FinalRun(**row) for row in content.pop("final", ())]
         indexes = {name: UsedIndex(**row) for name, row in content.pop("indexes").items()}
         content |= {
             "status": Status(content["status"]),
@@ -248,10 +345,12 @@ class SearchRecord:
             "others": tuple(Objective(**row) for row in content.get("others", ())),
             "choose": Choice(**content.get("choose", {})),
         }
-        record = cls(folder=folder, indexes=indexes, **content)
+        record = cls(folder=folder, indexes=indexes, final=final, **content)
         for trial in trials:
             trial.status = Status(trial.status)
-            record.trials[trial.trial] = trial
+        for run in final:
+            run.status = Status(run.status)
+        record.trials |= {trial.trial: trial for trial in trials}
         return record
 
     def disk_full(self, what: object) -> DiskFullError:
@@ -263,10 +362,11 @@ class SearchRecord:
 
     def interrupt(self) -> None:
         """Take what runs for interrupted."""
-        self.status = Status.INTERRUPTED
-        for trial in self.trials.values():
-            if trial.status is Status.RUNNING:
-                trial.status = Status.INTERRUPTED
+        all_of_it: list[SearchRecord | TrialRecord | FinalRun]
+        all_of_it = [self, *self.trials.values(), *self.final]
+        for one in all_of_it:
+            if one.status is Status.RUNNING:
+                one.status = Status.INTERRUPTED
 
 
 def write_whole(file: Path, text: str) -> None:
@@ -282,6 +382,17 @@ def write_whole(file: Path, text: str) -> None:
     except OSError:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _trial_of(row: dict[str, Any]) -> TrialRecord:  # Any: as JSON has it
+    trial = TrialRecord(**_renamed(row))
+    trial.rescored = [Rescored(**setting) for setting in row.get("rescored", ())]
+    return trial
+
+
+def compared(epoch: Mapping[str, float], metric: str) -> float:
+    """Return an epoch's value of a metric on the questions that all epochs have in common."""
+    return epoch.get(f"{RUNG}{metric}", epoch[metric])
 
 
 def _renamed(row: dict[str, Any]) -> dict[str, Any]:  # Any: as JSON has it

@@ -212,6 +212,7 @@ def open_record(spec: Spec, indexes: dict[str, PassageIndex], output: Path) -> S
         goal=objective.goal,
         indexes=_used(indexes),
         tracking_uri=spec.file.tracking.uri,
+        rung_examples=spec.file.search.scheduler.rung_examples,
         id=uuid4().hex,
         data=data_digests(spec),
         started=now.isoformat(timespec="seconds"),

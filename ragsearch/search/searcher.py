@@ -14,9 +14,11 @@ from typing_extensions import override
 
 from ragsearch.search.ending import how_ended
 from ragsearch.search.progress import EndOfSearch
+from ragsearch.search.record import compared
 from ragsearch.search.space import TRIAL_KEY
 from ragsearch.search.study import Asked, SearchStudy
 from ragsearch.spec import Spec
+from ragsearch.tracking.trials import is_validation
 
 
 class StudySearcher(Searcher):
@@ -64,8 +66,9 @@ class StudySearcher(Searcher):
             self._report(self._live[trial_id], result)
 
     def _report(self, asked: Asked, result: dict[str, Any]) -> None:
-        if epoch := result.get("epoch"):  # 0 says only how a trial ended
-            self._study.report(asked, epoch, [result[metric] for metric in self._metrics])
+        if is_validation(result):
+            values = [compared(result, metric) for metric in self._metrics]
+            self._study.report(asked, result["epoch"], values)
 
     @override
     def on_trial_complete(

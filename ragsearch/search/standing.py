@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ragsearch.search.budget import Budget
 from ragsearch.search.plan import rungs
-from ragsearch.search.record import SearchRecord, Status, TrialRecord
+from ragsearch.search.record import SearchRecord, Status, TrialRecord, compared
 from ragsearch.spec import Spec
 
 
@@ -68,9 +68,10 @@ class Standing:
 
     def _rung(self, epoch: int) -> RungRow:
         metric, goal = self.record.metric, max if self.record.goal == "max" else min
-        there = [t for t in list(self.record.trials.values()) if len(t.epochs) >= epoch]
+        trials = list(self.record.trials.values())
+        there = [t for t in trials if len(t.epochs) >= max(1, epoch)]
         went_on = [t for t in there if len(t.epochs) > epoch or t.status is Status.RUNNING]
-        values = [t.epochs[epoch - 1][metric] for t in there]
+        values = [compared(t.epochs[max(1, epoch) - 1], metric) for t in there]
         return RungRow(epoch, len(there), len(went_on), goal(values, default=None))
 
     def running(self) -> list[RunningRow]:

@@ -26,7 +26,7 @@ from typing_extensions import override
 
 from ragsearch.errors import BadInputError
 from ragsearch.search.journal import append_line, drop_torn_line
-from ragsearch.search.record import SearchRecord, Status, TrialRecord
+from ragsearch.search.record import SearchRecord, Status, TrialRecord, compared
 from ragsearch.search.samplers import is_used_up, make_sampler
 from ragsearch.search.space import Proposal
 from ragsearch.spec import ObjectiveSection, Spec
@@ -139,7 +139,7 @@ class SearchStudy:
 
     def report(self, asked: Asked, epoch: int, values: Sequence[float]) -> None:
         """Take the objectives of a validation; one that is known already is passed over."""
-        if epoch <= len(asked.epochs):
+        if max(1, epoch) <= len(asked.epochs):
             return
         asked.epochs.append(tuple(values))
         if len(values) == 1:  # Optuna has no intermediate values for several objectives
@@ -210,7 +210,8 @@ class SearchStudy:
         asked = Asked(attrs[NUMBER_ATTR], values, trial.number)
         metrics = [objective.metric for objective in self._spec.file.objectives]
         for epoch in known.epochs if known is not None else ():
-            self.report(asked, int(epoch["epoch"]), [epoch[metric] for metric in metrics])
+            told = [compared(epoch, metric) for metric in metrics]
+            self.report(asked, int(epoch["epoch"]), told)
         return asked
 
     def _id_of(self, number_of_optuna: int) -> int:

@@ -43,7 +43,7 @@ SCHEDULE = "schedule/"
 
 MODEL_KEY = "model_epoch"
 """Where a result of Tune says which epoch's model its checkpoint holds; 0 where it holds only
-the state of the trial, as it does after epochs that are not its best."""
+the state of the trial, as it does after epochs that are not its best. 1 without epochs."""
 
 STATE_FOLDER = "state"
 """The folder of a checkpoint with what the trial needs to go on (`training.state`); around it
@@ -131,7 +131,7 @@ def _train(
     number = config[TRIAL_KEY]
     is_traced = trial.train.profile and workers.rank == 0
     trace = job.folder / folder_name(number) / TRACE_FILE if is_traced else None
-    with _retriever(job, trial, f"trial {number}", workers) as retriever, traced(trace):
+    with retriever_for(job, trial, f"trial {number}", workers) as retriever, traced(trace):
         fit_trial(
             trial,
             questions,
@@ -141,6 +141,7 @@ def _train(
             seed=file.seed,
             workers=workers,
             tokens=job.tokens,
+            rung_examples=file.search.scheduler.rung_examples,
             resume=resume,
             mutable=file.search.scheduler.mutable,
             times_answers=file.measures(LATENCY),
@@ -171,7 +172,7 @@ class _Reports:
         result |= {
             "epoch": state.epoch,
             LAST_KEY: state.is_last,
-            MODEL_KEY: state.epoch if has_model else 0,
+            MODEL_KEY: max(1, state.epoch) if has_model else 0,
         }
         told = result | self._ending.as_result() if self._ending else result
         with tempfile.TemporaryDirectory(prefix="ragsearch-") as folder:
@@ -189,9 +190,10 @@ def _report_ending(told: Mapping[str, object], metric: str) -> None:
     tune.report({"epoch": 0, metric: math.nan, **told})
 
 
-def _retriever(
-    job: TrialJob, trial: TrialSection, who: str, workers: "Workers"
+def retriever_for(
+    job: TrialJob, trial: TrialSection, who: str, workers: "Workers | None" = None
 ) -> AbstractContextManager["Retriever | None"]:
+    """Have somebody find passages for a configuration, nobody if it reads none."""
     if trial.model.type not in RAG_TYPES:
         return nullcontext()
     return retriever_of(job.indexes[trial.retrieval.index], trial, who, workers)

@@ -23,6 +23,7 @@ The modules, in the order the data travels:
 - `messages`: pydantic's findings in our words
 - `models`: what local model folders must hold
 - `uses`: which keys have no use under which values of others
+- `rescoring`: what trained models can be tried with
 - `search_rules`: which searchers, schedulers, objectives and domains go together
 - `rules`: what sections must agree on
 - `spec`: `Spec`, a file that was found right
@@ -47,7 +48,7 @@ from ragsearch.spec.load import load_spec
 from ragsearch.spec.schema import SIGNS, ConstraintSection, SpaceFile
 from ragsearch.spec.search_section import LATENCY, METRICS, ObjectiveSection
 from ragsearch.spec.space import Derived, Parameter, Space
-from ragsearch.spec.spec import Spec
+from ragsearch.spec.spec import Spec, with_values
 from ragsearch.spec.trial import ModelSection, OptimSection, TrialSection
 
 __all__ = [
@@ -77,4 +78,5 @@ __all__ = [
     "load_spec",
     "parse_domain",
     "wall_s",
+    "with_values",
 ]

@@ -116,7 +116,8 @@ def draft_of(document: Document) -> Draft:
 def override(document: Document, overrides: Sequence[str]) -> Document:
     """Set keys of a document as `-o dotted.key=value` asks.
 
-    After `space.` the rest of the key is one key: `-o space.retrieval.n_docs={int: [1, 9]}`.
+    After `space.` and `rescore.` the rest of the key is one key:
+    `-o space.retrieval.n_docs={int: [1, 9]}`.
 
     Args:
         document: What the file says; it is left as it is.
@@ -150,7 +151,8 @@ def _apply(data: dict[str, object], text: str) -> KeyPath:
     except BadInputError as error:
         raise BadInputError([Mistake(f"-o {key}", "", error.mistakes[0].what)]) from error
     head, _, rest = key.partition(".")
-    names = [head, rest] if head == "space" and rest else key.split(".")
+    is_path = head in {"space", "rescore"} and rest
+    names = [head, rest] if is_path else key.split(".")
     holder = {names[-1]: parsed}
     for finding in expand_all(holder, tuple(names[:-1])):
         raise BadInputError([Mistake(f"-o {key}", "", finding.what)])

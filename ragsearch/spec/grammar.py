@@ -146,7 +146,7 @@ def _tokens(text: str) -> list[_Token]:
 
 
 def _unreadable(text: str, at: int) -> ExpressionError:
-    at += len(text[at:]) - len(text[at:].lstrip())
+    at += len(text[at:]) - len(text[at:].lstrip(" \t\n\r\f\v"))  # what `_TOKEN` passes over
     sign = text[at]
     if sign in "'\"":
         return ExpressionError("a text has no closing quote", at + 1)

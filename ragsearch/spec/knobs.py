@@ -5,8 +5,11 @@ Reads the string alone: the front door loads no FAISS.
 """
 
 import re
+from collections.abc import Iterator, Mapping
+from itertools import product
 
 from ragsearch.spec.document import Finding
+from ragsearch.spec.domains import Domain
 from ragsearch.spec.draft import Draft, is_count
 
 _KINDS = {"ef_search": "HNSW", "nprobe": "IVF"}
@@ -46,3 +49,25 @@ def useless_knobs(draft: Draft) -> list[Finding]:
                 findings.append(Finding(option.path, f"index '{index.value}' {why}"))
                 break
     return findings
+
+
+def useless_knob_sweeps(draft: Draft, domains: Mapping[str, Domain]) -> Iterator[Finding]:
+    """Find knobs among swept keys that no index, or not every one, has a use for.
+
+    Args:
+        draft: The space file.
+        domains: What is swept, by dotted path in the trial.
+
+    Yields:
+        At most one finding a knob.
+    """
+    names = draft.names("indexes")
+    for knob in KNOBS:
+        path = f"retrieval.{knob}"
+        values = [v for v in (domains[path].probes() if path in domains else ()) if is_count(v)]
+        used = [index.value for index in draft.options("retrieval.index")]
+        for index, value in product([name for name in names if name in used], values):
+            factory = str(draft.value("indexes", index, "faiss"))
+            if why := why_useless(factory, knob, value):
+                yield Finding(("rescore", path), f"index '{index}' {why}")
+                break

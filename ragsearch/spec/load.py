@@ -17,6 +17,7 @@ from ragsearch.spec.extends import read_extended, read_text
 from ragsearch.spec.folders import fill_from_folders
 from ragsearch.spec.messages import findings_of
 from ragsearch.spec.paths import resolve_paths
+from ragsearch.spec.rescoring import rescore_domains
 from ragsearch.spec.rules import broken_rules
 from ragsearch.spec.schema import SpaceFile
 from ragsearch.spec.space_rules import merged, refusals
@@ -52,7 +53,14 @@ def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> Spec:
     if mistakes:
         raise BadInputError(mistakes)
     file = SpaceFile.model_validate(draft.data)
-    spec = Spec(file, draft.space, path.absolute(), text, document.places)
+    spec = Spec(
+        file=file,
+        space=draft.space,
+        rescored=rescore_domains(draft),
+        source=path.absolute(),
+        text=text,
+        places=document.places,
+    )
     _require_feasible(spec)
     return spec
 

@@ -10,11 +10,13 @@ from ragsearch.spec.document import Finding
 from ragsearch.spec.draft import Draft
 from ragsearch.spec.folders import wrong_folders
 from ragsearch.spec.keys import suggestion
-from ragsearch.spec.knobs import useless_knobs
+from ragsearch.spec.knobs import useless_knob_sweeps, useless_knobs
 from ragsearch.spec.models import bad_models, lacking_keys
 from ragsearch.spec.paths import missing_files
+from ragsearch.spec.rescoring import bad_sweeps, rescore_domains, unusable_sweeps
 from ragsearch.spec.schema import SIGNS
-from ragsearch.spec.search_rules import unfit_searches
+from ragsearch.spec.search_rules import POPULATION_BASED, n_objectives, unfit_searches
+from ragsearch.spec.search_section import LATENCY
 from ragsearch.spec.space_rules import bad_points, broken_expressions, unusable_values
 from ragsearch.spec.uses import reads_passages, useless_keys
 
@@ -38,6 +40,13 @@ def broken_rules(draft: Draft) -> Iterator[Finding]:
     yield from _unknown_indexes(draft)
     yield from useless_knobs(draft)
     yield from unfit_searches(draft)
+    yield from _rungs_without_examples(draft)
+    yield from bad_sweeps(draft)
+    yield from unusable_sweeps(draft)
+    yield from useless_knob_sweeps(draft, rescore_domains(draft))
+    yield from _final_without_test(draft)
+    yield from _of_several_scores(draft)
+    yield from _final_of_populations(draft)
     yield from _half_precision_without_gpu(draft)
     yield from lacking_keys(draft)
     yield from bad_models(draft)
@@ -100,6 +109,46 @@ def _unknown_indexes(draft: Draft) -> Iterator[Finding]:
             yield Finding(path, f"must name one of the indexes: {', '.join(names)}")
         elif isinstance(name, str) and name not in names and (name or path[0] == "space"):
             yield Finding(path, f"no index '{name}'; {suggestion(name, names)}")
+
+
+def _rungs_without_examples(draft: Draft) -> Iterator[Finding]:
+    """Find a subset of validation questions that trials are not compared on."""
+    path = ("search", "scheduler", "rung_examples")
+    if draft.value(*path) is not None and draft.entry("train.max_epochs") is not None:
+        what = (
+            "needs the same last epoch in all trials, as only that one is validated on all "
+            "questions; take train.max_epochs out of space, or drop it"
+        )
+        yield Finding(path, what)
+
+
+def _final_without_test(draft: Draft) -> Iterator[Finding]:
+    if draft.value("final") is not None and draft.value("data", "test") is None:
+        what = "compares trials on test questions; give data.test, or drop it"
+        yield Finding(("final",), what)
+
+
+def _of_several_scores(draft: Draft) -> Iterator[Finding]:
+    """Find what follows the trials, and goes by one score of answers, where there is none."""
+    objectives = draft.data.get("objectives")
+    first = objectives[0] if isinstance(objectives, list) and objectives else None
+    is_latency = isinstance(first, Mapping) and first.get("metric") == LATENCY
+    if n_objectives(draft) == 1 and not is_latency:
+        return
+    asked = {"rescore": bool(draft.value("rescore")), "final": draft.value("final") is not None}
+    for section in (name for name, is_there in asked.items() if is_there):
+        what = f"goes by one objective, which is not {LATENCY}; leave it out"
+        yield Finding((section,), what)
+
+
+def _final_of_populations(draft: Draft) -> Iterator[Finding]:
+    name = draft.value("search", "scheduler", "name")
+    if name in POPULATION_BASED and draft.value("final") is not None:
+        what = (
+            f"trains configurations again, and trials of {name} have none, as their values "
+            "change while they run; leave it out"
+        )
+        yield Finding(("final",), what)
 
 
 def _half_precision_without_gpu(draft: Draft) -> Iterator[Finding]:

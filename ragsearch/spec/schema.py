@@ -175,7 +175,8 @@ class BudgetSection(Section):
     disk: Annotated[str, AfterValidator(_size)] | None = None
     """What the folder of the search may hold, such as `500MB`, `20GB`: models of ended trials
     are given up for it, the worst first, and the search ends where that is not enough. Neither
-    the best model nor the baseline's is given up. No limit by default."""
+    the best model, nor the baseline's, nor those that `rescore` or `final` need are given up.
+    No limit by default."""
     target: float | None = None
     """Value of the first objective at which a search has found what it is after; none by
     default."""
@@ -194,6 +195,31 @@ class BudgetSection(Section):
     def disk_bytes(self) -> int | None:
         """Bytes of the search's folder; None without a limit."""
         return None if self.disk is None else disk_bytes(self.disk)
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("has a seed twice; give each once")
+    if not seeds:
+        raise ValueError("is empty; give at least one seed, better three")
+    return seeds
+
+
+class FinalSection(Section):
+    """The comparison after a search: the best trials and the baseline, trained anew.
+
+    Each is trained with every seed and scored once on `data.test`, which nothing else reads.
+    """
+
+    top_k: Count = 3
+    """Best configurations that are trained again, besides the baseline."""
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0, lt=2**31)], ...],
+        Field(strict=False),
+        AfterValidator(_distinct),
+    ] = (1, 2, 3)
+    """Seeds each of them is trained with; of a single one nothing can be said of chance in
+    training."""
 
 
 class PerTrialSection(Section):
@@ -274,6 +300,13 @@ class SpaceFile(Section):
     trial: TrialSection
     space: dict[str, object] = Field(default_factory=dict)
     """What varies: dotted paths in `trial`, each with one domain; nothing by default."""
+    rescore: dict[str, object] = Field(default_factory=dict)
+    """What the best trained models are tried with, as it needs no training: dotted paths of
+    `decode`, `retrieval.n_docs`, `ef_search` or `nprobe`, each with a domain of listed values;
+    every combination is scored on the validation questions; nothing by default."""
+    final: FinalSection | None = None
+    """Whether and how the best trials are trained again and compared on `data.test`; by default
+    they are not."""
     try_first: Annotated[tuple[dict[str, object], ...], Field(strict=False)] = ()
     """Points to try after the baseline: values by dotted path, the rest as in the baseline;
     none by default."""

@@ -44,6 +44,7 @@ _USED_BY: Mapping[tuple[str, ...], tuple[str, ...]] = {
     (*_SCHEDULER, "min"): ("auto", "asha", "median"),
     (*_SCHEDULER, "eta"): ("auto", "asha", "hyperband"),
     (*_SCHEDULER, "brackets"): ("asha",),
+    (*_SCHEDULER, "rung_examples"): ("auto", "asha", "hyperband", "median"),
     (*_SCHEDULER, "interval"): POPULATION_BASED,
     (*_SCHEDULER, "mutable"): POPULATION_BASED,
 }
@@ -161,8 +162,11 @@ def _late_rungs(draft: Draft) -> Iterator[Finding]:
     least = draft.value(*_SCHEDULER, "min")
     if draft.value(*_SCHEDULER, "name") not in {"auto", "asha", "median"}:
         return
+    fewest = 0 if draft.value(*_SCHEDULER, "name") == "auto" else -1
     for option in draft.options("train.max_epochs"):
-        if is_count(least) and is_count(option.value) and least > option.value:
+        if not (is_count(least) and isinstance(option.value, int)):
+            continue
+        if fewest < option.value < least:
             what = (
                 f"{least} epochs must not exceed train.max_epochs, which may be {option.value}"
             )

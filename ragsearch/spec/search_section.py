@@ -74,6 +74,10 @@ class SchedulerSection(Section):
     mutable: Annotated[tuple[Text, ...], Field(strict=False)] = ()
     """Paths under `space` that `pbt` and `pb2` may change while a trial runs: learning rates,
     weight decay, dropout and the like, never what makes another model; none by default."""
+    rung_examples: Count | None = None
+    """Validation questions of every epoch before `train.max_epochs`, drawn once for all trials
+    in the proportions of their kinds; the last epoch is validated on all, as every epoch is by
+    default."""
 
 
 class SearchSection(Section):
@@ -93,6 +97,8 @@ class SearchSection(Section):
     """Trials a generation of `nsga2`, `nsga3` or `cma_es`; by default a fifth of
     `budget.trials`, at least 4 and at most 50."""
     scheduler: SchedulerSection = SchedulerSection()
+    rescore_top_k: Count = 3
+    """Best trials whose settings under `rescore` are swept, besides the baseline's."""
 
 
 def distinct(objectives: tuple[ObjectiveSection, ...]) -> tuple[ObjectiveSection, ...]:

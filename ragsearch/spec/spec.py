@@ -18,6 +18,7 @@ from ragsearch.spec.document import Finding, KeyPath, Places, write_document
 from ragsearch.spec.domains import Domain
 from ragsearch.spec.environment import escaped
 from ragsearch.spec.messages import findings_of
+from ragsearch.spec.rescoring import settings_of
 from ragsearch.spec.schema import SpaceFile
 from ragsearch.spec.space import Space, over
 from ragsearch.spec.space_rules import merged
@@ -33,6 +34,8 @@ class Spec:
     """The validated file; every path is absolute and the baseline's index is named."""
     space: Space
     """What varies: parameters, computed values, and constraints on them."""
+    rescored: Mapping[str, Domain]
+    """Dotted path in the trial to what trained models are tried with there."""
     source: Path
     """The file it came from."""
     text: str
@@ -119,23 +122,23 @@ class Spec:
         """
         values = {path: _python_scalar(value) for path, value in overrides.items()}
         values = self.space.derived(over(values, self.look_up)) | values
-        try:
-            trial = without_useless(merged(self.file.trial.model_dump(), values))
-            return TrialSection.model_validate(trial)
-        except ValidationError as error:
-            findings = findings_of(error, TrialSection)
-            mistakes = [Mistake("", _in_trial(path), what) for path, what, _ in findings]
-            raise BadInputError(mistakes) from error
+        return with_values(self.file.trial, values)
 
     def resolved(self) -> dict[str, object]:
         """Return the whole file as plain data: defaults filled in, paths absolute."""
         plain = self.file.model_dump(mode="json", exclude={"extends"})
         plain["space"] = {entry.name: entry.to_plain() for entry in self.space.entries}
+        plain["rescore"] = {path: domain.to_plain() for path, domain in self.rescored.items()}
         return plain
 
     def to_yaml(self) -> str:
         """Return `resolved()` as a space file that `load_spec` reads as the same spec."""
         return write_document(cast("dict[str, object]", escaped(self.resolved())))
+
+    @property
+    def rescore_settings(self) -> list[dict[str, object]]:
+        """Every combination of values, by dotted path, that trained models are tried with."""
+        return settings_of(self.rescored)
 
     @property
     def used_indexes(self) -> list[str]:
@@ -159,6 +162,26 @@ class Spec:
         """
         parts = tuple(path.split(".")) if isinstance(path, str) else path
         return self.places.mistake(Finding(parts, what))
+
+
+def with_values(trial: TrialSection, overrides: Mapping[str, object]) -> TrialSection:
+    """Return a trial with other values at dotted paths, validated again.
+
+    Args:
+        trial: The configuration.
+        overrides: As of `Spec.trial_with`.
+
+    Raises:
+        BadInputError: If the trial refuses a value or has no such key.
+    """
+    values = {path: _python_scalar(value) for path, value in overrides.items()}
+    try:
+        changed = without_useless(merged(trial.model_dump(), values))
+        return TrialSection.model_validate(changed)
+    except ValidationError as error:
+        findings = findings_of(error, TrialSection)
+        mistakes = [Mistake("", _in_trial(path), what) for path, what, _ in findings]
+        raise BadInputError(mistakes) from error
 
 
 def _in_trial(path: KeyPath) -> str:

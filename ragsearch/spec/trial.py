@@ -172,8 +172,9 @@ class RegularisationSection(Section):
 class TrainSection(Section):
     """Length and shape of one training run."""
 
-    max_epochs: Count = 3
-    """Passes over the training questions, one validation after each."""
+    max_epochs: Annotated[int, Field(ge=0)] = 3
+    """Passes over the training questions, one validation after each; 0 trains nothing and
+    validates the model as it is."""
     early_stopping_patience: Count | None = None
     """Validations without a better objective after which a trial is finished; by default it
     goes on for `max_epochs`."""
@@ -207,6 +208,9 @@ class DecodeSection(Section):
     """Beams a passage (rag_sequence) or an answer (rag_token); 1 is greedy."""
     max_length: Annotated[int, Field(ge=2)] = 25
     """Tokens an answer may have, its end token included."""
+    document_temperature: Positive = 1.0
+    """Document scores are divided by it before their softmax, p(passage | question): below 1
+    the best passages weigh more, above 1 all weigh more alike. Training is without it."""
 
 
 class TrialSection(Section):

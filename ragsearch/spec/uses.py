@@ -9,10 +9,15 @@ from typing import NamedTuple
 
 from ragsearch.spec.document import Finding
 from ragsearch.spec.draft import Draft
-from ragsearch.spec.keys import field_at
+from ragsearch.spec.keys import field_at, leaves
 from ragsearch.spec.messages import shown
 from ragsearch.spec.models import OPTIONAL_KEYS
-from ragsearch.spec.trial import TrialSection
+from ragsearch.spec.trial import (
+    LoraSection,
+    OptimSection,
+    RegularisationSection,
+    TrialSection,
+)
 
 
 class Use(NamedTuple):
@@ -38,6 +43,7 @@ _OF_RETRIEVAL = (
     "retrieval.prefetch",
     "optim.question_encoder_lr_ratio",
     "train.max_source_length",
+    "decode.document_temperature",
 )
 _OF_ADAPTERS = ("alpha", "dropout", "targets")
 _OF_A_TRAINED_GENERATOR = (
@@ -46,6 +52,18 @@ _OF_A_TRAINED_GENERATOR = (
 )
 _WITHOUT_RESTARTS = ("constant", "linear", "cosine", "polynomial")
 _RETRIEVES_NOT = ("closed_book",)
+_OF_TRAINING = (
+    *leaves(OptimSection, "optim."),
+    *leaves(RegularisationSection, "regularisation."),
+    *leaves(LoraSection, "model.lora."),
+    "model.freeze_question_encoder",
+    "model.freeze_generator",
+    "train.early_stopping_patience",
+    "train.batch_size",
+    "train.gradient_checkpointing",
+    "train.profile",
+    "retrieval.prefetch",
+)
 _USES = (
     Use("optim.question_encoder_lr_ratio", "model.freeze_question_encoder", (True,)),
     *(Use(key, "model.freeze_generator", (True,)) for key in _OF_A_TRAINED_GENERATOR),
@@ -53,6 +71,7 @@ _USES = (
     Use("optim.adam_epsilon", "optim.optimizer", ("adafactor",)),
     Use("optim.n_cycles", "optim.schedule", _WITHOUT_RESTARTS),
     *(Use(key, "model.type", _RETRIEVES_NOT) for key in _OF_RETRIEVAL),
+    *(Use(key, "train.max_epochs", (0,)) for key in _OF_TRAINING),
 )
 
 

@@ -5,7 +5,8 @@ The only package that knows MLflow. `search_run` opens and closes the parent in 
 and how it gets into MLflow.
 """
 
+from ragsearch.tracking.final import FinalChild
 from ragsearch.tracking.search_run import SearchRun
 from ragsearch.tracking.trials import Known, TrialRuns
 
-__all__ = ["Known", "SearchRun", "TrialRuns"]
+__all__ = ["FinalChild", "Known", "SearchRun", "TrialRuns"]

@@ -25,6 +25,7 @@ from ragsearch.tracking.child import (
     run_status,
     tags_of,
 )
+from ragsearch.tracking.final import FinalChild
 from ragsearch.tracking.trials import HowItEnded, Resolve, TrialRuns
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,58 @@ class SearchRun:
         """Make the Tune callback that writes every trial into a child run."""
         self._trial_runs = TrialRuns(self.uri, self._parent, resolve, how_it_ended)
         return self._trial_runs
+
+    @classmethod
+    def find(cls, uri: str, experiment: str, identity: str) -> "SearchRun | None":
+        """Return the run of a search that has ended; None, with a warning, if there is none.
+
+        Args:
+            uri: MLflow tracking URI.
+            experiment: Name of the experiment.
+            identity: What the run was opened with.
+        """
+        uri = absolute_uri(uri)
+        try:
+            client = MlflowClient(uri)
+            found = client.get_experiment_by_name(experiment)
+            runs = found and client.search_runs(
+                [found.experiment_id], f"tags.`{IDENTITY_TAG}` = '{identity}'"
+            )
+        except _TROUBLE as error:
+            first = str(error).strip().partition("\n")[0]
+            log.warning("MLflow at %s cannot be used: %s", uri, first)
+            return None
+        if not runs:
+            log.warning("MLflow at %s does not have the search; nothing is written there", uri)
+            return None
+        info = runs[0].info
+        return cls(uri, client, Parent(str(info.experiment_id), str(info.run_id)))
+
+    def add_rescored(
+        self, trial: int, values: Mapping[str, object], metrics: Mapping[str, float]
+    ) -> None:
+        """Write under which setting a trial's model is best, and its scores, into its run."""
+        self._attempt(
+            lambda: self._add_rescored(trial, values, metrics), f"write what trial {trial} got"
+        )
+
+    def _add_rescored(
+        self, trial: int, values: Mapping[str, object], metrics: Mapping[str, float]
+    ) -> None:
+        condition = f"tags.`{TRIAL_TAG}` = '{trial}'"
+        now_ms = int(time.time() * 1000)
+        for run in children_of(self._client, self._parent, condition):
+            self._client.log_batch(
+                run.info.run_id,
+                metrics=[Point(key, v, now_ms, 0).as_metric() for key, v in metrics.items()],
+                tags=tags_of({f"ragsearch.rescored.{key}": v for key, v in values.items()}),
+            )
+
+    def add_final(self, final: FinalChild) -> None:
+        """Write a run of `final`, once: a child run beside those of the trials."""
+        self._attempt(
+            lambda: final.write(self._client, self._parent), f"write the final run {final.name}"
+        )
 
     def log_text(self, text: str, file: str) -> None:
         """Keep a text as an artifact of the search."""

@@ -73,6 +73,11 @@ def metrics_of(result: Mapping[str, object]) -> dict[str, float]:
     }
 
 
+def is_validation(result: Mapping[str, object]) -> bool:
+    """Tell a validation from a result that says only how a trial ended."""
+    return bool(result.get("epoch")) or "val/n" in result  # a trial may have no epochs
+
+
 class TrialRuns(LoggerCallback):
     """Writes every trial of a search into a child run of its own."""
 
@@ -184,8 +189,8 @@ class TrialRuns(LoggerCallback):
     @override
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, object]) -> None:
         """Take the metrics of one validation; write them when they are worth a call."""
-        if not result.get("epoch"):
-            return  # no validation
+        if not is_validation(result):
+            return
         child = self._child_of(trial)
         child.add(metrics_of(result), cast("float", result["timestamp"]))
         if len(child.points) >= _BATCH:

@@ -5,14 +5,18 @@ Validation inside a trial, `ragsearch eval` and the search's figures all come fr
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ragsearch.data.questions import Question
 from ragsearch.index.store import Passage
+from ragsearch.training.contexts import Contexts
 from ragsearch.training.decode import generate_answers
-from ragsearch.training.encoded import encode_contexts
+from ragsearch.training.encoded import Encoded, encode_contexts
 from ragsearch.training.loss import marginal_loss
 from ragsearch.training.metrics import (
     RECALL_AT,
@@ -21,8 +25,11 @@ from ragsearch.training.metrics import (
     f1,
     rouge_l,
 )
-from ragsearch.training.pipeline import Pipeline, Retrieved
+from ragsearch.training.model import TrialModel
+from ragsearch.training.pipeline import Labels, Pipeline, Retrieved
 from ragsearch.training.workers import Workers
+
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,8 @@ class Retrieval:
     """Their inner products with the question; -inf where there is no passage."""
     n_read: int
     """How many of them the generator reads: the first so many."""
+    temperature: float = field(default=1.0, kw_only=True)
+    """What their scores are divided by before they become weights."""
 
     @property
     def passages(self) -> list[Passage | None]:
@@ -95,32 +104,56 @@ def find(pipeline: Pipeline, questions: Sequence[Question]) -> Retrieved:
     return pipeline.retrieve(texts, max(pipeline.model.trial.retrieval.n_docs, *RECALL_AT))
 
 
-@torch.no_grad()
-def evaluate_batch(pipeline: Pipeline, questions: Sequence[Question]) -> list[Example]:
-    """Return the questions answered and scored; the model must be in evaluation mode."""
-    found = find(pipeline, questions)
-    if not questions:  # a worker without a share: it retrieved only to meet the others
-        return []
-    texts = [question.question for question in questions]
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A batch of questions with their passages encoded: what all ways to decode have in common.
+
+    Axes: B questions, K passages read a question, T answer tokens, V vocabulary.
+    """
+
+    questions: Sequence[Question]
+    found: Retrieved
+    """As deep as validation looks."""
+    n_docs: int
+    contexts: Contexts
+    labels: Labels
+    """The first answers."""
+    encoded: Encoded
+    logits: Float[Tensor, "BK T V"]
+    """Of the labels, on every context."""
+
+
+def read_batch(pipeline: Pipeline, questions: Sequence[Question], found: Retrieved) -> Reading:
+    """Return questions read with the passages found for them; the model is not training.
+
+    Args:
+        pipeline: Its trial says how many passages are read.
+        questions: At least one.
+        found: What `find` gave for them.
+    """
     used = found.first(pipeline.model.trial.retrieval.n_docs)
     n_docs = used.doc_scores.shape[1]
-    contexts = pipeline.read(texts, used)
+    contexts = pipeline.read([question.question for question in questions], used)
     labels = pipeline.labels([question.answers[0] for question in questions])
     encoded = encode_contexts(pipeline.model, contexts)
-    loss = marginal_loss(
-        pipeline.model.kind,
-        encoded.logits(labels.ids.repeat_interleave(n_docs, dim=0)),
-        used.doc_scores,
-        labels.ids,
-        labels.mask,
-    )
-    predictions = generate_answers(pipeline.model, contexts, used.doc_scores, encoded)
+    logits = encoded.logits(labels.ids.repeat_interleave(n_docs, dim=0))
+    return Reading(questions, found, n_docs, contexts, labels, encoded, logits)
+
+
+def answer_batch(model: TrialModel, reading: Reading) -> list[Example]:
+    """Return questions answered as a model's trial decodes, and scored."""
+    found, temperature = reading.found, model.trial.decode.document_temperature
+    doc_scores = found.first(reading.n_docs).at(temperature).doc_scores
+    labels, encoded = reading.labels, replace(reading.encoded, model=model)
+    loss = marginal_loss(model.kind, reading.logits, doc_scores, labels.ids, labels.mask)
+    predictions = generate_answers(model, reading.contexts, doc_scores, encoded)
     return [
         Example(
             question=question,
             found=found.passages[number],
             found_scores=found.doc_scores[number].tolist(),
-            n_read=n_docs,
+            n_read=reading.n_docs,
+            temperature=temperature,
             prediction=prediction,
             em=exact_match(prediction, question.answers),
             f1=f1(prediction, question.answers),
@@ -129,15 +162,33 @@ def evaluate_batch(pipeline: Pipeline, questions: Sequence[Question]) -> list[Ex
             n_tokens=int(loss.n_tokens[number]),
         )
         for number, (question, prediction) in enumerate(
-            zip(questions, predictions, strict=True)
+            zip(reading.questions, predictions, strict=True)
         )
     ]
+
+
+@torch.no_grad()
+def evaluate_batch(pipeline: Pipeline, questions: Sequence[Question]) -> list[Example]:
+    """Return the questions answered and scored; the model must be in evaluation mode."""
+    found = find(pipeline, questions)
+    if not questions:  # a worker without a share: it retrieved only to meet the others
+        return []
+    return answer_batch(pipeline.model, read_batch(pipeline, questions, found))
+
+
+@contextmanager
+def validation_arithmetic(pipeline: Pipeline) -> Iterator[None]:
+    """Compute as the validation of the pipeline's trial did: its autocast, no gradients."""
+    dtype = _AUTOCAST.get(pipeline.model.trial.train.precision)
+    device = pipeline.model.network.device.type
+    with torch.no_grad(), torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+        yield
 
 
 def evaluate(pipeline: Pipeline, questions: Sequence[Question]) -> Iterator[Example]:
     """Yield questions answered and scored, in batches of the trial's `eval_batch_size`."""
     pipeline.model.network.train(mode=False)
-    for batch in _batches(pipeline, questions):
+    for batch in batches(pipeline, questions):
         yield from evaluate_batch(pipeline, batch)
 
 
@@ -153,14 +204,16 @@ def retrieve(
         depth: Passages a question, at least as many as the trial reads.
     """
     pipeline.model.network.train(mode=False)
-    for batch in _batches(pipeline, questions):
+    for batch in batches(pipeline, questions):
         found = pipeline.retrieve([question.question for question in batch], depth)
         n_read = pipeline.model.trial.retrieval.n_docs
         rows = zip(batch, found.passages, found.doc_scores.tolist(), strict=True)
-        yield from (Retrieval(*row, n_read) for row in rows)
+        temperature = pipeline.model.trial.decode.document_temperature
+        yield from (Retrieval(*row, n_read, temperature=temperature) for row in rows)
 
 
-def _batches(pipeline: Pipeline, questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
+def batches(pipeline: Pipeline, questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
+    """Yield questions as many at a time as validation holds."""
     size = pipeline.model.trial.train.eval_batch_size
     yield from (questions[start : start + size] for start in range(0, len(questions), size))
 

@@ -27,6 +27,7 @@ from ragsearch.training.model import TrialModel, assemble
 from ragsearch.training.module import RagModule, Step
 from ragsearch.training.origin import origin_of
 from ragsearch.training.pipeline import Pipeline
+from ragsearch.training.rungs import Rungs, Validations, stratified
 from ragsearch.training.state import Keeper, Progress, open_state
 from ragsearch.training.tokens import PassageTokens, open_tokens
 from ragsearch.training.workers import Workers
@@ -47,8 +48,10 @@ class EpochReport:
     """Epochs done, from 1."""
     metrics: dict[str, float]
     """`val/...`, `train/...` and `time/...`."""
+    compared: float
+    """The objective on the questions that all validations of all trials ask."""
     is_best: bool
-    """No validation of this trial before had as good an objective."""
+    """No validation of this trial before had as good an objective on them."""
     is_last: bool
     """The trial ends with it: at `max_epochs`, or because its patience is at an end."""
     save: Callable[[Path], None]
@@ -67,6 +70,7 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     seed: int,
     workers: Workers = Workers(),
     tokens: Path | None = None,
+    rung_examples: int | None = None,
     resume: Path | None = None,
     mutable: Sequence[str] = (),
     times_answers: bool = False,
@@ -87,6 +91,8 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
             same.
         tokens: Where `write_tokens` put tokens of passages; those of this trial's index and
             tokenizer are read if they are there.
+        rung_examples: How many of the questions to validate on before the last epoch, drawn by
+            `seed`; all by default.
         resume: Where a report of this trial saved its state: it goes on after that epoch. None
             starts it.
         mutable: Paths in the trial whose values may be others than those of that state.
@@ -99,7 +105,13 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     """
     train, val = questions
     origin = origin_of(
-        trial, questions, retriever, workers, seed=seed, objective=objective.model_dump()
+        trial,
+        questions,
+        retriever,
+        workers,
+        seed=seed,
+        objective=objective.model_dump(),
+        rung_examples=rung_examples,
     )
     order = torch.Generator().manual_seed(seed)
     before = None if resume is None else open_state(resume, origin, mutable)
@@ -110,18 +122,38 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     model = assemble(trial)
     if workers.rank:
         torch.manual_seed(seed + workers.rank)  # dropout of its own, on questions of its own
-    pipeline = Pipeline(model, retriever, _tokens(tokens, model, retriever))
+    pipeline = Pipeline(model, retriever, tokens_for(tokens, model, retriever))
     module = RagModule(pipeline, workers, keeper.so_far.done, times_answers=times_answers)
+    asked = _validations(val, workers, trial.train.eval_batch_size, rung_examples, seed)
     fit_module(
         module,
         Steps(_loader(train, trial.optim.effective_batch, order), workers),
-        Shares(_loader(val, workers.n * trial.train.eval_batch_size), workers),
-        _Reporter(module, objective, report, keeper),
+        asked,
+        _Reporter(module, objective, report, asked, keeper),
     )
 
 
-def fit_module(module: RagModule, train: "Steps", val: "Shares", watcher: pl.Callback) -> None:
+def _validations(
+    val: Sequence[Question], workers: Workers, batch_size: int, n: int | None, seed: int
+) -> Validations:
+    """Return what each epoch is validated on."""
+
+    def shares(questions: Sequence[Question]) -> Shares:
+        return Shares(_loader(questions, workers.n * batch_size), workers)
+
+    if n is None:
+        return Validations(shares(val))
+    some = stratified(val, n, seed)
+    ids, compared = ([question.id for question in questions] for questions in (val, some))
+    return Validations(shares(val), Rungs(shares(some), frozenset(compared), ids))
+
+
+def fit_module(
+    module: RagModule, train: "Steps", val: "Shares | Validations", watcher: pl.Callback
+) -> None:
     """Train a module for its trial's epochs that are left, each followed by a validation.
+
+    One whose trial has no epochs is validated as it is.
 
     Args:
         module: Its pipeline is closed at the end.
@@ -134,12 +166,17 @@ def fit_module(module: RagModule, train: "Steps", val: "Shares", watcher: pl.Cal
     """
     pipeline, trial = module.pipeline, module.pipeline.model.trial
     with _quiet(), closing(pipeline):
-        _trainer(trial, watcher, module.done.epochs).fit(module, train, val)
+        trainer = _trainer(trial, watcher, module.done.epochs)
+        if trial.train.max_epochs:
+            trainer.fit(module, train, val)
+        else:
+            trainer.validate(module, val, verbose=False)
 
 
-def _tokens(
+def tokens_for(
     folder: Path | None, model: TrialModel, retriever: Retriever | None
 ) -> PassageTokens | None:
+    """Return a retriever's passages as a model's generator reads them, if they are there."""
     if folder is None or retriever is None:
         return None
     return open_tokens(folder, retriever, model.context_builder())
@@ -225,9 +262,12 @@ class _Reporter(pl.Callback):
         module: RagModule,
         objective: ObjectiveSection,
         report: Callable[[EpochReport], None],
+        asked: Validations,
         keeper: Keeper,
     ) -> None:
         self._model, self._module, self._report = module.pipeline.model, module, report
+        self._asked = asked
+        asked.is_last = not self._model.trial.train.max_epochs
         self._metric = objective.metric
         self._sign = 1.0 if objective.goal == "max" else -1.0
         self._keeper, self._so_far = keeper, keeper.so_far
@@ -237,32 +277,41 @@ class _Reporter(pl.Callback):
         self._keeper.restore(self._module)
 
     @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        n_epochs = self._model.trial.train.max_epochs
+        self._asked.is_last = self._so_far.epoch + 1 == n_epochs
+
+    @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = dict(self._module.epoch_metrics)
         self._check(metrics["val/nll"])
-        score, before = self._sign * metrics[self._metric], self._so_far
-        is_best = score > before.best
-        n_worse = 0 if is_best else before.n_worse + 1
-        epoch = self._module.done.epochs + trainer.current_epoch + 1
-        settings = self._model.trial.train
-        trainer.should_stop = n_worse == settings.early_stopping_patience
-        self._so_far = Progress(
-            epoch,
-            self._module.schedule.last_epoch,
-            max(score, before.best),
-            n_worse,
-            is_over=trainer.should_stop or epoch == settings.max_epochs,
-        )
+        compared = self._module.compared.get(self._metric, metrics[self._metric])
+        if self._asked.rungs is not None and not self._asked.is_partial:
+            metrics[f"rung/{self._metric}"] = compared
+        self._so_far, before = self._progress(self._sign * compared), self._so_far
+        trainer.should_stop = self._so_far.is_over
         self._report(
             EpochReport(
-                epoch,
+                self._so_far.epoch,
                 metrics,
-                is_best,
+                compared,
+                self._so_far.best > before.best,
                 self._so_far.is_over,
                 self._model.save,
                 self._keeper.keep(self._module, self._so_far),
             )
         )
+
+    def _progress(self, score: float) -> Progress:
+        """Return how far the trial is after a validation."""
+        settings, before = self._model.trial.train, self._so_far
+        n_worse = 0 if score > before.best else before.n_worse + 1
+        if not settings.max_epochs:
+            return Progress(best=max(score, before.best), n_worse=n_worse, is_over=True)
+        epoch = before.epoch + 1
+        is_over = n_worse == settings.early_stopping_patience or epoch == settings.max_epochs
+        n_steps = self._module.schedule.last_epoch
+        return Progress(epoch, n_steps, max(score, before.best), n_worse, is_over)
 
     def _check(self, nll: float) -> None:
         guessing = math.log(self._model.generator.config.vocab_size)

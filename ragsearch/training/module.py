@@ -18,6 +18,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn.utils import get_total_norm
@@ -34,6 +35,7 @@ from ragsearch.training.loss import DivergedError, marginal_loss
 from ragsearch.training.model import RagModel
 from ragsearch.training.optimizer import make_optimizer, make_schedule, parameter_groups
 from ragsearch.training.pipeline import Found, Labels, Pipeline, Retrieved
+from ragsearch.training.rungs import Rungs, Validations
 from ragsearch.training.workers import Workers
 
 
@@ -88,6 +90,7 @@ class RagModule(pl.LightningModule):
         self._losses: list[tuple[float, float]] = []
         self._encoder_norms: list[Tensor] = []
         self._examples: list[Example] = []
+        self.compared: dict[str, float] = {}
         self._epoch_started = 0.0
 
     @override
@@ -212,9 +215,10 @@ class RagModule(pl.LightningModule):
         batches = self.trainer.val_dataloaders
         if self.pipeline.retriever is None or batches is None or self.hits_before is not None:
             return
+        whole = batches.whole if isinstance(batches, Validations) else batches
         self.pipeline.model.stop_training()
         with self.trainer.precision_plugin.val_step_context():  # as validation encodes them
-            self.hits_before = hits_of(self.pipeline, batches)
+            self.hits_before = hits_of(self.pipeline, whole)
 
     @override
     def on_train_epoch_start(self) -> None:
@@ -230,6 +234,9 @@ class RagModule(pl.LightningModule):
         """Close the training part of the epoch: its times leave validation out."""
         self.pipeline.model.stop_training()
         self._examples.clear()
+        self.epoch_metrics = {}
+        if self.trainer.state.fn != TrainerFn.FITTING:  # nothing is trained
+            return
         elapsed = time.perf_counter() - self._epoch_started
         n_tokens, waits_s = sum(n for _, n in self._losses), self.pipeline.waits_s
         self.epoch_metrics = {
@@ -248,15 +255,39 @@ class RagModule(pl.LightningModule):
     @override
     def on_validation_epoch_end(self) -> None:
         """Average what validation found."""
-        reads_passages = self.pipeline.retriever is not None
-        summary = summarise(self._examples, recall=reads_passages, workers=self.workers)
-        if reads_passages:
-            summary |= collapse_signs(self._examples, self.hits_before or [], self.workers)
-        self.epoch_metrics |= {f"val/{name}": value for name, value in summary.items()}
+        self.compared = self._summary(self._examples)
+        summary = dict(self.compared)
+        if self.pipeline.retriever is not None:
+            signs = collapse_signs(self._examples, self._before(), self.workers)
+            summary |= {f"val/{name}": value for name, value in signs.items()}
+        (n,) = self.workers.total(float(len(self._examples)))
+        self.epoch_metrics |= summary | {"val/n": n}
+        rungs = self._rungs()
+        if rungs is not None and len(rungs.compared) < n:
+            among = [one for one in self._examples if one.question.id in rungs.compared]
+            self.compared = self._summary(among)
         if self.times_answers:
             questions = [example.question for example in self._examples]
             with self.trainer.precision_plugin.val_step_context():
                 self.epoch_metrics[LATENCY] = latency_ms_p95(self.pipeline, questions)
+
+    def _rungs(self) -> Rungs | None:
+        asked = self.trainer.val_dataloaders
+        return asked.rungs if isinstance(asked, Validations) else None
+
+    def _before(self) -> list[Hits] | None:
+        """Return what was found before training for the questions of this validation."""
+        rungs = self._rungs()
+        if self.hits_before is None or rungs is None:
+            return self.hits_before
+        # of fewer questions this worker has others than its share of all
+        known = dict(zip(rungs.ids, self.workers.gather(self.hits_before), strict=True))
+        return [known[example.question.id] for example in self._examples]
+
+    def _summary(self, examples: list[Example]) -> dict[str, float]:
+        recall = self.pipeline.retriever is not None
+        summary = summarise(examples, recall=recall, workers=self.workers)
+        return {f"val/{name}": value for name, value in summary.items()}
 
     @override
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

@@ -57,6 +57,10 @@ class Retrieved:
         passages = [row[:n_docs] for row in self.passages]
         return Retrieved(self.ids[:, :n_docs], passages, self.doc_scores[:, :n_docs])
 
+    def at(self, temperature: float) -> "Retrieved":
+        """Return the same passages, their scores divided by a temperature."""
+        return Retrieved(self.ids, self.passages, self.doc_scores / temperature)
+
 
 @dataclass(frozen=True, slots=True)
 class Labels:

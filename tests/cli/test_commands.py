@@ -219,9 +219,9 @@ def test_predictions_of_several_bundles_are_scored_side_by_side(tmp_path, capsys
     rows = [predictions("best", "in sea"), predictions("other", "sea")]
     (tmp_path / "said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    call("rescore", tmp_path / "said.jsonl")
+    call("score", tmp_path / "said.jsonl")
     table = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
-    call("rescore", tmp_path / "said.jsonl", "--json")
+    call("score", tmp_path / "said.jsonl", "--json")
 
     told = json.loads(capsys.readouterr().out)["rows"]
     assert told[0] == {
@@ -238,7 +238,7 @@ def test_a_table_has_the_scores_of_retrieval_of_whichever_bundle_has_some(tmp_pa
     rows = [predictions("closed", "sea"), {**predictions("open", "sea"), **found}]
     (tmp_path / "said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    call("rescore", tmp_path / "said.jsonl")
+    call("score", tmp_path / "said.jsonl")
 
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
     names, _, closed, other = lines
@@ -254,7 +254,7 @@ def test_a_table_has_the_scores_of_retrieval_of_whichever_bundle_has_some(tmp_pa
 def test_predictions_of_one_bundle_are_scored_in_pairs(tmp_path, capsys):
     (tmp_path / "said.jsonl").write_text(json.dumps(predictions("best", "sea")))
 
-    call("rescore", tmp_path / "said.jsonl")
+    call("score", tmp_path / "said.jsonl")
 
     assert "rouge_l  0.5" in capsys.readouterr().out
 

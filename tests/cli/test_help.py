@@ -22,7 +22,8 @@ COMMANDS = dict(walk(typer.main.get_command(app)))
 
 def test_all_commands_are_there():
     assert {" ".join(path) for path in COMMANDS} == {
-        "", "init", "validate", "schema", "run", "trials", "export", "eval", "rescore", "ask",
+        "", "init", "validate", "schema", "run", "trials", "final", "export", "eval", "score",
+        "ask",
         "index", "index build", "index import", "index info",
         "pool", "pool ls", "pool start", "pool stop",
         "pool alias",

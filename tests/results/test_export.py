@@ -84,7 +84,9 @@ def test_the_manifest_pins_everything(made: SearchOf, exported: BundleOf):
     assert manifest.metrics == record.trials[1].epochs[0]
     assert manifest.configuration["optim"]["learning_rate"] == 0.02
     assert manifest.pooling == "pooler"
-    assert manifest.decode == {"num_beams": 2, "max_length": 12}
+    assert manifest.decode == {
+        "num_beams": 2, "max_length": 12, "document_temperature": 1.0
+    }  # fmt: skip
     assert manifest.index.fingerprint == index.fingerprint
     assert (manifest.index.n_passages, manifest.index.dimension) == (40, 32)
     assert manifest.spec == json.loads((record.folder / "resolved.json").read_text())

@@ -47,6 +47,7 @@ def test_the_leaderboard_has_exactly_the_documented_form(tmp_path: Path):
                 "reason": None,
                 "params": {"optim.learning_rate": 1e-4},
                 "metrics": epoch(1, 0.25),
+                "rescored": [],
             },
             {
                 "trial": 1,
@@ -54,6 +55,7 @@ def test_the_leaderboard_has_exactly_the_documented_form(tmp_path: Path):
                 "reason": "DivergedError",
                 "params": {"optim.learning_rate": 9.0},
                 "metrics": {},
+                "rescored": [],
             },
             {
                 "trial": 2,
@@ -61,8 +63,10 @@ def test_the_leaderboard_has_exactly_the_documented_form(tmp_path: Path):
                 "reason": None,
                 "params": {"optim.learning_rate": 3e-4},
                 "metrics": epoch(1, 0.5),  # the best epoch's, not the last one's
+                "rescored": [],
             },
         ],
+        "final": None,
     }
 
 

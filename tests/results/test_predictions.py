@@ -6,7 +6,12 @@ import pytest
 from ragsearch.data.gold import Gold, read_judged
 from ragsearch.errors import BadInputError
 from ragsearch.results.ask import Answerer
-from ragsearch.results.evaluate import Evaluation, evaluate, evaluate_retrieval, rescore
+from ragsearch.results.evaluate import (
+    Evaluation,
+    evaluate,
+    evaluate_retrieval,
+    score_predictions,
+)
 from ragsearch.results.predictions import require_new, write_predictions
 from tests.results.conftest import BundleOf
 from tests.results.searches import Settings, write_rows
@@ -48,7 +53,7 @@ def test_scores_from_a_file_are_those_of_the_model(
     other = evaluate(exported(Settings("rag_token")).folder, tiny.val)
     write_predictions(tmp_path / name, [*scored.predictions(), *other.predictions()])
 
-    again = rescore(tmp_path / name)
+    again = score_predictions(tmp_path / name)
 
     assert [one.row() for one in again] == [scored.row(), other.row()]
     assert [one.predictions() for one in again] == [scored.predictions(), other.predictions()]
@@ -67,10 +72,11 @@ def test_scores_of_retrieval_from_a_file_are_those_of_the_model(
     found = evaluate_retrieval(exported(Settings()).folder, questions, at=[2, 12])
     write_predictions(tmp_path / name, found.predictions())
 
-    assert [one.row() for one in rescore(tmp_path / name, [2, 12])] == [found.row()]
-    assert {"recall_at_10", "precision_at_10"} <= rescore(tmp_path / name)[0].summary.keys()
+    assert [one.row() for one in score_predictions(tmp_path / name, [2, 12])] == [found.row()]
+    (again,) = score_predictions(tmp_path / name)
+    assert {"recall_at_10", "precision_at_10"} <= again.summary.keys()
     with pytest.raises(BadInputError, match=r"--k: asks for 13 passages, but .* has 12 a que"):
-        rescore(tmp_path / name, [13])
+        score_predictions(tmp_path / name, [13])
 
 
 def test_scores_without_retrieval_from_a_file_have_no_recall(
@@ -79,7 +85,7 @@ def test_scores_without_retrieval_from_a_file_have_no_recall(
     said = evaluate(exported(Settings()).folder, tiny.val, no_retrieval=True)
     write_predictions(tmp_path / "said.jsonl", said.predictions())
 
-    assert [one.row() for one in rescore(tmp_path / "said.jsonl")] == [said.row()]
+    assert [one.row() for one in score_predictions(tmp_path / "said.jsonl")] == [said.row()]
 
 
 def test_scores_follow_the_texts_in_the_file(scored: Evaluation, tmp_path: Path):
@@ -88,7 +94,7 @@ def test_scores_follow_the_texts_in_the_file(scored: Evaluation, tmp_path: Path)
         row["answers"] = [row["prediction"] or "?"]
         row["prediction"] = row["answers"][0]
         row["em"] = 0.5  # what is written beside the texts is not believed
-    again = rescore(write_rows(tmp_path / "said.jsonl", rows))
+    again = score_predictions(write_rows(tmp_path / "said.jsonl", rows))
 
     assert again[0].summary["em"] == 1.0
     assert again[0].summary["nll"] == scored.summary["nll"]
@@ -122,7 +128,7 @@ def test_a_file_that_holds_no_predictions_is_refused(tmp_path: Path):
     (tmp_path / "said.jsonl").touch()
 
     with pytest.raises(BadInputError, match="holds no predictions; write some with"):
-        rescore(tmp_path / "said.jsonl")
+        score_predictions(tmp_path / "said.jsonl")
 
 
 def test_rows_that_are_no_predictions_are_all_placed(scored: Evaluation, tmp_path: Path):
@@ -133,7 +139,7 @@ def test_rows_that_are_no_predictions_are_all_placed(scored: Evaluation, tmp_pat
     path = write_rows(tmp_path / "said.jsonl", [good, bad, worse, no_tokens])
 
     with pytest.raises(BadInputError) as caught:
-        rescore(path)
+        score_predictions(path)
 
     again = "give a file that `ragsearch eval` wrote"
     assert [str(each).replace(f"{tmp_path}/", "") for each in caught.value.mistakes] == [
@@ -149,4 +155,4 @@ def test_answers_and_mere_retrieval_are_not_scored_together(scored: Evaluation, 
     path = write_rows(tmp_path / "said.jsonl", [answered, found])
 
     with pytest.raises(BadInputError, match="has rows with a prediction and rows without"):
-        rescore(path)
+        score_predictions(path)

@@ -8,7 +8,7 @@ import yaml
 
 from ragsearch.errors import BadInputError
 from ragsearch.search.agree import agreed_spec, covers, data_digests, keep_resolved
-from ragsearch.search.record import SearchRecord, Status, TrialRecord, UsedIndex
+from ragsearch.search.record import FinalRun, SearchRecord, Status, TrialRecord, UsedIndex
 from ragsearch.search.study import SearchStudy, open_storage
 from ragsearch.spec import load_spec, parse_domain
 from tests.search.conftest import SPACE, space_content
@@ -235,3 +235,28 @@ def test_domains_that_lose_values_appear_or_vanish_are_refused(
 )
 def test_a_domain_covers_another_that_has_no_value_beside_its_own(now, before, is_wider):
     assert covers(parse_domain(now), parse_domain(before)) == is_wider
+
+
+def test_a_search_whose_final_part_was_cut_off_goes_on_and_may_change_it(record, content, tiny):
+    for number in range(3):
+        epochs = [{"epoch": 1, "val/em": 0.5}]
+        record.trials[number] = TrialRecord(number, {}, Status.FINISHED, epochs, [1.0])
+    content["data"] = {**content["data"], "test": str(tiny.val)}
+
+    spec = agreed(record, content | {"final": {"seeds": [1, 2]}})
+
+    assert spec.file.final.seeds == (1, 2)
+    assert agreed(record, None, "final.seeds=[3]").file.final.seeds == (3,)
+
+
+def test_other_test_questions_are_refused_once_final_runs_were_scored(record, content, tiny):
+    record.final = [FinalRun(0, 1, test={"test/em": 0.5})]
+    content["data"] = {**content["data"], "test": str(tiny.val)}
+
+    with pytest.raises(BadInputError, match=r"data\.test: is '.*' and was None when the"):
+        agreed(record, content)
+
+
+def test_validating_rungs_on_other_questions_is_refused(record, content):
+    with pytest.raises(BadInputError, match="rung_examples: is 3 and was None when the search"):
+        agreed(record, content | {"search": {"scheduler": {"rung_examples": 3}}})

@@ -66,3 +66,11 @@ def test_what_was_given_up_is_in_the_record_on_disk(record):
     _make(record, 4 * MODEL)
 
     assert SearchRecord.load(record.folder).trials[2].checkpoint is None
+
+
+def test_as_many_of_the_best_keep_theirs_as_are_needed_after_the_trials(record):
+    budget = Budget(BudgetSection(trials=5, disk="1MB"), record)
+
+    Room(record, budget, 2 * MODEL, n_best=2).make()
+
+    assert _kept(record) == [0, 1, 3, 4]

@@ -25,6 +25,71 @@ MUTATIONS = {
         "    corpus: kb.jsonl\n    encoder", "    corpus: kb.jsonl\n    encodr: x\n    encoder",
         10, "indexes.one.encodr: unknown key; did you mean 'encoder'?",
     ),
+    "a sweep over what is trained": (
+        "budget: {", "rescore: {optim.learning_rate: {choice: [1, 2]}}\nbudget: {", 31,
+        "rescore.optim.learning_rate: needs training again, so no trained model can be tried"
+        " with another value; put it under space; what can be swept: decode.num_beams,"
+        " decode.max_length, decode.document_temperature, retrieval.n_docs,"
+        " retrieval.ef_search, retrieval.nprobe",
+    ),
+    "a sweep over no key": (
+        "budget: {", "rescore:\n  decode.beams: {choice: [1, 2]}\nbudget: {", 32,
+        "rescore.decode.beams: is no key of trial that can be swept;"
+        " did you mean 'decode.num_beams'?",
+    ),
+    "a sweep over no list": (
+        "budget: {", "rescore: {decode.document_temperature: {log: [0.1, 9]}}\nbudget: {", 31,
+        "rescore.decode.document_temperature: needs listed values: choice, ordinal, int, or"
+        " uniform with a step",
+    ),
+    "a sweep over no domain": (
+        "budget: {", "rescore: {decode.num_beams: 4}\nbudget: {", 31,
+        "rescore.decode.num_beams: must be a domain such as {choice: [1, 2]}, not 4",
+    ),
+    "a sweep over a value that is refused": (
+        "budget: {", "rescore: {decode.num_beams: {int: [0, 2]}}\nbudget: {", 31,
+        "rescore.decode.num_beams: holds 0, but trial.decode.num_beams must be at least 1,"
+        " not 0",
+    ),
+    "a sweep over a knob of no index": (
+        "budget: {", "rescore: {retrieval.nprobe: {ordinal: [1, 2]}}\nbudget: {", 31,
+        "rescore.retrieval.nprobe: index 'one' is Flat, which has no use for it; leave it out,"
+        " or build an IVF index",
+    ),
+    "a sweep without end": (
+        "budget: {", "rescore: {decode.max_length: {int: [2, 400]}}\nbudget: {", 31,
+        "rescore: has 399 combinations, each a whole validation; leave at most 200",
+    ),
+    "final without test questions": (
+        "budget: {", "final: {top_k: 2}\nbudget: {", 31,
+        "final: compares trials on test questions; give data.test, or drop it",
+    ),
+    "final with a seed twice": (
+        "  val: val.jsonl\n",
+        "  val: val.jsonl\n  test: val.jsonl\nfinal: {seeds: [1, 1]}\n", 8,
+        "final.seeds: has a seed twice; give each once",
+    ),
+    "final without seeds": (
+        "  val: val.jsonl\n", "  val: val.jsonl\n  test: val.jsonl\nfinal: {seeds: []}\n", 8,
+        "final.seeds: is empty; give at least one seed, better three",
+    ),
+    "final by several objectives": (
+        "budget: {",
+        "objectives: [{metric: val/em}, {metric: val/f1}]\n"
+        "rescore: {decode.num_beams: {choice: [1, 2]}}\nbudget: {", 32,
+        "rescore: goes by one objective, which is not val/latency_ms_p95; leave it out",
+    ),
+    "a subset for rungs and no rungs": (
+        "{scheduler: {min: 1, eta: 3}}", "{scheduler: {name: none, rung_examples: 9}}", 30,
+        "search.scheduler.rung_examples: has no use, as search.scheduler.name is none;"
+        " leave it out",
+    ),
+    "a subset for rungs and several last epochs": (
+        "search: {scheduler: {min: 1, eta: 3}}",
+        "  train.max_epochs: {choice: [3, 9]}\nsearch: {scheduler: {rung_examples: 9}}", 31,
+        "search.scheduler.rung_examples: needs the same last epoch in all trials, as only that"
+        " one is validated on all questions; take train.max_epochs out of space, or drop it",
+    ),
     "missing key": (
         "  val: val.jsonl\n", "", 4,
         "data.val: is missing; it gives: Questions every trial is compared on",
@@ -468,6 +533,20 @@ MUTATIONS = {
         " number, not 1.0",
     ),
 }  # fmt: skip
+
+
+def test_what_is_only_of_training_has_no_use_where_nothing_is_trained(tmp_path: Path):
+    text = VALID.replace("{max_epochs: 3, batch_size: 8}", "{max_epochs: 0}")
+
+    with pytest.raises(BadInputError) as caught:
+        load_spec(write_space(tmp_path, text))
+
+    found = {mistake.key: mistake.what for mistake in caught.value.mistakes}
+    assert found.keys() == {
+        "space.optim.learning_rate",
+        "space.regularisation.dropout",
+    }
+    assert "has no use, as train.max_epochs is 0" in found["space.optim.learning_rate"]
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)

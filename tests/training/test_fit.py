@@ -82,7 +82,7 @@ def test_a_trial_learns_and_reports_every_metric_each_epoch(
     assert [report.epoch for report in reports] == [1, 2, 3]
     times = {"time/epoch_s", "time/retrieval_share", "retrieval/p95_ms"}
     for report in reports:
-        assert set(report.metrics) == {*METRICS, *SIGNS, "train/loss", *times}
+        assert set(report.metrics) == {*METRICS, *SIGNS, "val/n", "train/loss", *times}
     losses = [report.metrics["train/loss"] for report in reports]
     assert losses[2] < losses[1] < losses[0]
     assert 0.0 < reports[0].metrics["time/retrieval_share"] < 1.0
