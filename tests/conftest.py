@@ -11,8 +11,13 @@ os.environ.update({
     "TOKENIZERS_PARALLELISM": "false",
 })
 
+import hypothesis
 import pytest
 from jaxtyping import install_import_hook
+
+# the same examples in every run, however busy the machine is
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("same")
 
 # from here on every call in these packages is checked: types, shapes, and that axes agree
 install_import_hook(["ragsearch.index", "ragsearch.training"], "beartype.beartype")

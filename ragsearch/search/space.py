@@ -30,8 +30,6 @@ TRIAL_KEY = "trial"
 LAST_KEY = "is_last"
 """Where a result of Tune says that the trial ends with it by itself."""
 
-MAX_ASKS = 200  # at an acceptance of 5 % the chance that all are rejected is 4e-5
-
 VERDICT_KEY, REASON_KEY = "verdict", "reason"
 """Where a result of Tune says that the trial diverged or is infeasible, and why."""
 
