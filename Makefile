@@ -15,7 +15,7 @@ quickstart: setup
 	$(BIN)/ragsearch run search_spaces/quickstart.yaml
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
 
 setup: $(INSTALLED)
 

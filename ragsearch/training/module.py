@@ -18,7 +18,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
-from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn.utils import get_total_norm
@@ -235,7 +234,7 @@ class RagModule(pl.LightningModule):
         self.pipeline.model.stop_training()
         self._examples.clear()
         self.epoch_metrics = {}
-        if self.trainer.state.fn != TrainerFn.FITTING:  # nothing is trained
+        if not self._losses:  # nothing was trained
             return
         elapsed = time.perf_counter() - self._epoch_started
         n_tokens, waits_s = sum(n for _, n in self._losses), self.pipeline.waits_s

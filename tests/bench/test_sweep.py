@@ -18,7 +18,7 @@ __all__ = ["folder"]
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_three_designs_search_and_nothing_is_left(tmp_path, folder):
     done = try_ragsearch(
         "bench", "sweep", "--trials", 1, "--epochs", 1, "--n-train", 16, "--n-val", 8,

@@ -11,7 +11,7 @@ from ragsearch.search.record import SearchRecord
 from tests.command import ragsearch, try_ragsearch
 from tests.search.conftest import space_content
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 SCORES = ("em", "f1", "rouge_l", "nll", "recall_at_1", "recall_at_5", "mrr_at_10")
 

@@ -21,7 +21,7 @@ from ragsearch.search.study import open_storage
 from tests.command import command, environment, ragsearch, try_ragsearch
 from tests.search.conftest import space_content
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 N_TRIALS, N_EPOCHS = 4, 3
 # how long Ray waits for the head of its cluster before it ends the process, in seconds

@@ -25,7 +25,7 @@ from tests.command import command, environment
 from tests.search.conftest import space_content
 from tests.tiny import Tiny
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 PATIENCE_S = 180
 TRIAL, WORKER = "ray::ImplicitFunc", "ray::_Worker"  # as Ray names processes

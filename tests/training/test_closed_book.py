@@ -63,6 +63,7 @@ def test_a_closed_book_trial_learns_and_what_is_saved_scores_what_was_said(
         "time/epoch_s",
         "val/em",
         "val/f1",
+        "val/n",
         "val/nll",
         "val/rouge_l",
     }
