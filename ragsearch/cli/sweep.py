@@ -64,8 +64,8 @@ def sweep(  # noqa: PLR0913 - a bench has that many settings
     from a design's start until a trial has the best val/em that all of them come to; weights
     are scored by one evaluation, after the clock has stopped. A trial that was stopped early
     counts among those an hour. Memory is the most PSS of all processes of a design, Ray's
-    included, while so many trials train at a time. With all defaults it takes about a quarter
-    of an hour on two cores.
+    included, while so many trials train at a time. With all defaults it takes more than
+    a quarter of an hour on two cores.
 
     With --bookkeeping trials sleep for a second, and report three times: what is left is what
     Ray Tune, searcher, scheduler, record and MLflow on SQLite take, against the ideal of trials
