@@ -66,9 +66,14 @@ def scheduler_of(spec: Spec) -> Chosen:
     return Chosen("asha", "the worse trials are known before their end")
 
 
+def is_population(spec: Spec) -> bool:
+    """Tell whether trials go on from others, with values changed."""
+    return scheduler_of(spec).name in POPULATION_BASED
+
+
 def pauses(spec: Spec) -> bool:
     """Tell whether trials pause and go on, as in brackets and populations."""
-    return scheduler_of(spec).name in {"hyperband", *POPULATION_BASED}
+    return is_population(spec) or scheduler_of(spec).name == "hyperband"
 
 
 def most_trials(spec: Spec) -> int:

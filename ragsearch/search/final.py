@@ -9,7 +9,6 @@ import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from typing_extensions import override
 from ragsearch.search.afterwards import finalists
 from ragsearch.search.ending import ending_of
 from ragsearch.search.evaluations import Evaluation, Outcome, Scored, evaluate_all
+from ragsearch.search.experiment import Experiment
 from ragsearch.search.progress import EndOfSearch, checkpoint_of, drop_states, folder_of
 from ragsearch.search.record import FinalRun, SearchRecord, Status
 from ragsearch.search.space import TRIAL_KEY, VERDICT_KEY
@@ -98,38 +98,21 @@ def _train(
     end: EndOfSearch,
     most_at_once: int | None,
 ) -> None:
-    per_trial = job.spec.file.resources.per_trial
     configs = [
         {"trial": run.trial, "seed": run.seed, "params": record.trials[run.trial].params}
         for run in runs
     ]
-    trainable = tune.with_resources(
-        partial(_train_again, job=job),
-        tune.PlacementGroupFactory(
-            per_trial.workers * [{"CPU": per_trial.cpu, "GPU": per_trial.gpu}]
-        ),
+    Experiment(
+        record.folder / _new_folder(record.folder),
+        _train_again,
+        job,
+        stop=_End(end),
+        callbacks=[_Keeper(record, end)],
+        folder_name=_folder_name,
+    ).run(
+        tune.TuneConfig(max_concurrent_trials=most_at_once),
+        {_RUN_KEY: tune.grid_search(configs)},
     )
-    tune.Tuner(
-        trainable,
-        param_space={_RUN_KEY: tune.grid_search(configs)},
-        tune_config=tune.TuneConfig(
-            max_concurrent_trials=most_at_once,
-            reuse_actors=not per_trial.gpu,  # a fresh process gives back all GPU memory
-            trial_dirname_creator=_folder_name,
-        ),
-        run_config=tune.RunConfig(
-            name=_new_folder(record.folder),
-            storage_path=str(record.folder),
-            stop=_End(end),
-            callbacks=[_Keeper(record, end)],
-            verbose=0,
-            checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=1,
-                checkpoint_score_attribute=MODEL_KEY,
-            ),
-            failure_config=tune.FailureConfig(max_failures=job.spec.file.resources.retries),
-        ),
-    ).fit()
 
 
 def _train_again(config: dict[str, Any], job: TrialJob) -> None:

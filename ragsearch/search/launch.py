@@ -11,19 +11,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
 
 from ragsearch.index.open import PassageIndex
 from ragsearch.retrieval.pool import Layout, PoolPlan, serving
 from ragsearch.search.agree import flatten
-from ragsearch.search.automatic import most_trials, pauses, scheduler_of
+from ragsearch.search.automatic import is_population, most_trials, pauses
 from ragsearch.search.budget import Budget
 from ragsearch.search.cluster import Cluster, cluster
 from ragsearch.search.cores import trials_at_once
 from ragsearch.search.ending import ending_of
+from ragsearch.search.experiment import Experiment, Train
 from ragsearch.search.finish import finish
 from ragsearch.search.front import chosen, front
 from ragsearch.search.progress import Bookkeeper, EndOfSearch
@@ -35,7 +37,6 @@ from ragsearch.search.space import TRIAL_KEY
 from ragsearch.search.standing import Standing, Watch
 from ragsearch.search.study import SearchStudy
 from ragsearch.search.trainable import (
-    MODEL_KEY,
     STATE_FOLDER,
     IndexAddress,
     TrialJob,
@@ -45,17 +46,9 @@ from ragsearch.search.trainable import (
 )
 from ragsearch.spec import Spec
 from ragsearch.spec.schema import BudgetSection
-from ragsearch.spec.search_rules import POPULATION_BASED
 from ragsearch.tracking import Known, SearchRun, TrialRuns
 
 log = logging.getLogger(__name__)
-
-
-class Train(Protocol):
-    """What a trial does in its worker."""
-
-    def __call__(self, config: dict[str, object], job: TrialJob) -> None:
-        """Do it, and report to Tune."""
 
 
 class Parts(NamedTuple):
@@ -86,49 +79,42 @@ def run_trials(
         watch: Shows how the search stands while trials run.
         parts: What a bench puts in the place of others; None for a search as it is.
     """
-    per_trial, parts = spec.file.resources.per_trial, parts or Parts()
-    end = EndOfSearch(Budget(spec.file.budget, record, per_trial.all_gpu))
+    parts = parts or Parts()
+    end = EndOfSearch(Budget(spec.file.budget, record, spec.file.resources.per_trial.all_gpu))
     with ExitStack() as stack:
         joined, job = stack.enter_context(_ready(spec, record, indexes, tokens))
         study = SearchStudy(spec, record.folder)
         going_on = study.take_up(record, partial(record.note, wall_s=record.wall_s))
         run, tracker = stack.enter_context(_tracked(spec, record))
-        scheduler = make_scheduler(spec)
-        callbacks = [Bookkeeper(spec, record, end), tracker]
-        if not pauses(spec):  # brackets and populations are made of trials that run
-            callbacks.append(Replay(scheduler, record))
-        n_trials = len(going_on) + max(0, most_trials(spec) - study.n_asked)
-        most_at_once = _most_at_once(spec, joined)
-        searcher = StudySearcher(spec, study, going_on, end)
+        scheduler, searcher = make_scheduler(spec), StudySearcher(spec, study, going_on, end)
         parts.meet(searcher)
-        tuner = _tuner(
-            spec,
-            tune.with_resources(
-                partial(parts.train, job=job),
-                tune.PlacementGroupFactory(_bundles(spec, joined, most_at_once)),
-            ),
-            record,
-            callbacks,
-            end,
-            tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=scheduler,
-                num_samples=n_trials,
-                max_concurrent_trials=None if pauses(spec) else most_at_once,
-                reuse_actors=not per_trial.gpu,  # a fresh process frees GPU memory
-                trial_dirname_creator=_folder_name,
-            ),
+        most_at_once = _most_at_once(spec, joined)
+        n_trials = len(going_on) + max(0, most_trials(spec) - study.n_asked)
+        experiment = Experiment(
+            record.tune_folder,
+            parts.train,
+            job,
+            stop=end,
+            callbacks=_callbacks(spec, record, end, tracker, scheduler),
+            folder_name=_folder_name,
+            cpu=_cpu(spec, joined, most_at_once),
+            keeps_all=is_population(spec),
         )
-        pools = tuple(address.pool for address in job.indexes.values() if address.pool)
+        config = tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=n_trials,
+            max_concurrent_trials=None if pauses(spec) else most_at_once,
+        )
         with end.on_signals():
             if n_trials and not end.stop_all():  # else only what follows the trials is left
-                with _watched(watch, Standing(spec, record, end.budget, pools)):
-                    tuner.fit()
+                with _watched(watch, job, record, end):
+                    experiment.run(config)
             _close_trials(record, end)
             if not end.budget.is_failed:
                 finish(record, job, end, run, most_at_once)
         _close(record, end)
-        if scheduler_of(spec).name in POPULATION_BASED:
+        if is_population(spec):
             _drop_donors(record)
 
 
@@ -175,8 +161,26 @@ def _ready(
         yield joined, TrialJob(spec, reached, record.tune_folder, tokens, resumable(record))
 
 
-def _watched(watch: Watch | None, standing: Standing) -> AbstractContextManager[None]:
-    return nullcontext() if watch is None else watch(standing)
+def _callbacks(
+    spec: Spec,
+    record: SearchRecord,
+    end: EndOfSearch,
+    tracker: TrialRuns,
+    scheduler: TrialScheduler,
+) -> list[tune.Callback]:
+    callbacks = [Bookkeeper(spec, record, end), tracker]
+    if not pauses(spec):  # brackets and populations are made of trials that run
+        callbacks.append(Replay(scheduler, record))
+    return callbacks
+
+
+def _watched(
+    watch: Watch | None, job: TrialJob, record: SearchRecord, end: EndOfSearch
+) -> AbstractContextManager[None]:
+    if watch is None:
+        return nullcontext()
+    pools = tuple(address.pool for address in job.indexes.values() if address.pool)
+    return watch(Standing(job.spec, record, end.budget, pools))
 
 
 def _close_trials(record: SearchRecord, end: EndOfSearch) -> None:
@@ -205,13 +209,13 @@ def _close(record: SearchRecord, end: EndOfSearch) -> None:
 
 def _drop_donors(record: SearchRecord) -> None:
     """Remove what a population kept for others: all but best models, and last states."""
+    going_on = resumable(record)
     for number, trial in record.trials.items():
-        going_on = resumable(record).get(number)
         for folder in record.folder.glob(f"{TUNE_FOLDER}*/{folder_name(number)}/checkpoint_*"):
-            if folder == going_on:
+            if folder == going_on.get(number):
                 continue
             shutil.rmtree(folder / STATE_FOLDER, ignore_errors=True)
-            if str(folder.relative_to(record.folder)) != trial.checkpoint:
+            if record.relative(folder) != trial.checkpoint:
                 shutil.rmtree(folder)
 
 
@@ -329,47 +333,16 @@ def _best_metrics(record: SearchRecord) -> dict[str, float]:
     return {f"best/{key}": value for key, value in (metrics or {}).items()}
 
 
-def _tuner(
-    spec: Spec,
-    trainable: Callable[..., object],
-    record: SearchRecord,
-    callbacks: list[tune.Callback],
-    end: EndOfSearch,
-    config: tune.TuneConfig,
-) -> tune.Tuner:
-    is_population = scheduler_of(spec).name in POPULATION_BASED
-    return tune.Tuner(
-        trainable,
-        tune_config=config,
-        run_config=tune.RunConfig(
-            name=record.tune_folder.name,
-            storage_path=str(record.folder),
-            stop=end,
-            callbacks=callbacks,
-            verbose=0,
-            checkpoint_config=tune.CheckpointConfig(
-                # others may go on from any of a population's
-                num_to_keep=None if is_population else 1,
-                # the best and the last are kept: Tune spares the last, and the epoch of the
-                # model grows, while of equal metrics Tune would keep one without a model
-                checkpoint_score_attribute=MODEL_KEY,
-            ),
-            failure_config=tune.FailureConfig(max_failures=spec.file.resources.retries),
-        ),
-    )
-
-
-def _bundles(spec: Spec, joined: Cluster, most_at_once: int | None) -> list[dict[str, float]]:
-    """Return what each worker of a trial holds of the cluster.
+def _cpu(spec: Spec, joined: Cluster, most_at_once: int | None) -> float:
+    """Return the CPUs that a worker of a trial holds.
 
     Ray counts paused trials among those at a time, so that a limit would leave a bracket or a
     population incomplete; where trials pause they hold so many CPUs that no more fit instead.
     """
     per_trial = spec.file.resources.per_trial
-    cpu = per_trial.cpu
-    if pauses(spec) and most_at_once is not None:
-        cpu = max(cpu, joined.cpus / most_at_once / per_trial.workers)
-    return per_trial.workers * [{"CPU": cpu, "GPU": per_trial.gpu}]
+    if not pauses(spec) or most_at_once is None:
+        return per_trial.cpu
+    return max(per_trial.cpu, joined.cpus / most_at_once / per_trial.workers)
 
 
 def _folder_name(trial: Trial) -> str:

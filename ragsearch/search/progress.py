@@ -14,7 +14,7 @@ from ray.tune.experiment import Trial
 from typing_extensions import override
 
 from ragsearch.search.afterwards import n_kept
-from ragsearch.search.automatic import scheduler_of
+from ragsearch.search.automatic import is_population
 from ragsearch.search.budget import Budget
 from ragsearch.search.disk import Room
 from ragsearch.search.ending import crash_of, ending_of, is_disk_full, last_lines
@@ -28,7 +28,6 @@ from ragsearch.search.trainable import (
     varied,
 )
 from ragsearch.spec import Spec
-from ragsearch.spec.search_rules import POPULATION_BASED
 from ragsearch.tracking.trials import is_validation, metrics_of
 
 log = logging.getLogger(__name__)
@@ -113,7 +112,7 @@ class Bookkeeper(tune.Callback):
     def __init__(self, spec: Spec, record: SearchRecord, end: EndOfSearch) -> None:
         self._spec, self._record, self._end = spec, record, end
         self._budget = end.budget
-        self._is_population = scheduler_of(spec).name in POPULATION_BASED
+        self._is_population = is_population(spec)
         self._room = Room(record, end.budget, spec.file.budget.disk_bytes, n_kept(spec))
 
     @override

@@ -261,7 +261,7 @@ def _check_outcome(record: SearchRecord) -> None:
         what = (
             f"search {record.search} was given up: {record.ended_by}; the last one said: "
             f"{crashed[-1].reason}; raise the limit and go on with `ragsearch run --resume "
-            f"{record.search}`"
+            f"{record.named}`"
         )
         raise TooManyFailedError(what)
     if not record.ranked():

@@ -1,0 +1,81 @@
+"""Trials of Ray Tune as every part of a search has them run: the trials, and the final runs.
+
+In: what a trial does and leaves. Out: nothing; callbacks keep what comes of it. Nothing goes on
+from Tune's own state, so each experiment has a folder that was not there.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from ray import tune
+
+from ragsearch.search.trainable import MODEL_KEY, TrialJob
+from ragsearch.spec.schema import PerTrialSection
+
+
+class Train(Protocol):
+    """What a trial does in its worker."""
+
+    def __call__(self, config: dict[str, object], job: TrialJob) -> None:
+        """Do it, and report to Tune."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Trials of Tune that are run together."""
+
+    folder: Path
+    """The folder of their folders, not there yet."""
+    train: Train
+    job: TrialJob
+    stop: tune.Stopper
+    callbacks: Sequence[tune.Callback]
+    folder_name: Callable[[tune.experiment.Trial], str]
+    """Gives the name of a trial's folder."""
+    cpu: float | None = None
+    """CPUs of a worker; those of the space file by default."""
+    keeps_all: bool = False
+    """Whether every checkpoint is kept, for other trials to go on from; else the last one, and
+    the one with the best model."""
+
+    def run(
+        self, config: tune.TuneConfig, param_space: dict[str, object] | None = None
+    ) -> None:
+        """Run all trials.
+
+        Args:
+            config: Who proposes them and who stops them, and how many.
+            param_space: What they are, where nobody proposes them.
+        """
+        resources = self.job.spec.file.resources
+        config.reuse_actors = not resources.per_trial.gpu  # a fresh process frees GPU memory
+        config.trial_dirname_creator = self.folder_name
+        tune.Tuner(
+            tune.with_resources(
+                partial(self.train, job=self.job),
+                tune.PlacementGroupFactory(self._bundles(resources.per_trial)),
+            ),
+            param_space=param_space,
+            tune_config=config,
+            run_config=tune.RunConfig(
+                name=self.folder.name,
+                storage_path=str(self.folder.parent),
+                stop=self.stop,
+                callbacks=list(self.callbacks),
+                verbose=0,
+                checkpoint_config=tune.CheckpointConfig(
+                    num_to_keep=None if self.keeps_all else 1,
+                    # the best and the last are kept: Tune spares the last, and the epoch of
+                    # the model grows, while of equal metrics Tune would keep one without
+                    checkpoint_score_attribute=MODEL_KEY,
+                ),
+                failure_config=tune.FailureConfig(max_failures=resources.retries),
+            ),
+        ).fit()
+
+    def _bundles(self, per_trial: PerTrialSection) -> list[dict[str, float]]:
+        cpu = per_trial.cpu if self.cpu is None else self.cpu
+        return per_trial.workers * [{"CPU": cpu, "GPU": per_trial.gpu}]
