@@ -113,6 +113,7 @@ class Bookkeeper(tune.Callback):
         self._spec, self._record, self._end = spec, record, end
         self._budget = end.budget
         self._is_population = is_population(spec)
+        self._max_epochs = dict[int, int]()
         self._room = Room(record, end.budget, spec.file.budget.disk_bytes, n_kept(spec))
 
     @override
@@ -121,6 +122,7 @@ class Bookkeeper(tune.Callback):
     ) -> None:
         """Open a record, or go on with one."""
         number, params = trial.config[TRIAL_KEY], varied(trial.config)
+        self._max_epochs[number] = self._spec.trial_with(params).train.max_epochs
         if trial.num_failures:
             return  # it is retried, and that has been said
         known = self._record.trials.get(number)
@@ -152,11 +154,12 @@ class Bookkeeper(tune.Callback):
         if result.get(LAST_KEY) and VERDICT_KEY not in result:
             changes["status"] = Status.FINISHED  # now: a kill before its end then costs nothing
         self._note(trial, epoch=epoch, reported=result["timestamp"], **changes)
-        self._budget.validated(trial.config[TRIAL_KEY], compared(epoch, metric))
+        number = trial.config[TRIAL_KEY]
+        self._budget.validated(number, compared(epoch, metric))
         log.info(
             "trial %d epoch %d/%d: %s %.4f%s",
-            trial.config[TRIAL_KEY], epoch["epoch"], self._n_epochs(trial), metric,
-            epoch[metric], _of_training(epoch),
+            number, epoch["epoch"], self._max_epochs[number], metric, epoch[metric],
+            _of_training(epoch),
         )  # fmt: skip
 
     def _changes(self, trial: Trial, result: Mapping[str, Any]) -> dict[str, object]:
@@ -252,9 +255,6 @@ class Bookkeeper(tune.Callback):
 
     def _of(self, trial: Trial) -> TrialRecord:
         return self._record.trials[trial.config[TRIAL_KEY]]
-
-    def _n_epochs(self, trial: Trial) -> int:
-        return self._spec.trial_with(varied(trial.config)).train.max_epochs
 
 
 def folder_of(trial: Trial) -> Path:

@@ -1,5 +1,6 @@
 """Searches over tiny models, each in a process of its own, as the command runs them."""
 
+import json
 import signal
 import subprocess
 import time
@@ -68,8 +69,11 @@ def test_a_search_whose_trials_all_fail_says_why_and_exits_4(tiny, tmp_path):
     assert done.returncode == 4, done.stderr
     assert "try a lower learning rate" in done.stderr
     assert "Traceback" not in done.stderr
-    assert _only_search(tmp_path).trials[0].status is Status.DIVERGED
+    record = _only_search(tmp_path)
+    assert record.trials[0].status is Status.DIVERGED
     assert _statuses(tmp_path) == ["FAILED", "FAILED"]
+    (snapshot,) = record.tune_folder.glob("experiment_state-*.json")  # which Tune insists on
+    assert json.loads(snapshot.read_text())["trial_data"] == []
 
 
 def test_a_mistake_ends_the_run_before_anything_is_written(tiny, tmp_path):
