@@ -4,14 +4,19 @@ In: what a trial does and leaves. Out: nothing; callbacks keep what comes of it.
 from Tune's own state, so each experiment has a folder that was not there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from ray import tune
+from ray.air.execution._internal import RayActorManager
+from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
+from ray.exceptions import OutOfMemoryError, RayActorError
 
+from ragsearch.search.ending import killed_for_memory
 from ragsearch.search.trainable import MODEL_KEY, TrialJob
 from ragsearch.spec.schema import PerTrialSection
 
@@ -53,7 +58,7 @@ class Experiment:
         resources = self.job.spec.file.resources
         config.reuse_actors = not resources.per_trial.gpu  # a fresh process frees GPU memory
         config.trial_dirname_creator = self.folder_name
-        tune.Tuner(
+        tuner = tune.Tuner(
             tune.with_resources(
                 partial(self.train, job=self.job),
                 tune.PlacementGroupFactory(self._bundles(resources.per_trial)),
@@ -74,8 +79,32 @@ class Experiment:
                 ),
                 failure_config=tune.FailureConfig(max_failures=resources.retries),
             ),
-        ).fit()
+        )
+        with _killed_for_memory_is_lost():
+            tuner.fit()
 
     def _bundles(self, per_trial: PerTrialSection) -> list[dict[str, float]]:
         cpu = per_trial.cpu if self.cpu is None else self.cpu
         return per_trial.workers * [{"CPU": cpu, "GPU": per_trial.gpu}]
+
+
+@contextmanager
+def _killed_for_memory_is_lost() -> Iterator[None]:
+    """Have Tune take a trial that Ray killed for want of memory for one whose process died.
+
+    Ray 2.60 has an error of its own for it, at which Tune gives up the whole search.
+    """
+    before = RayActorManager._actor_task_failed  # noqa: SLF001 (Tune leaves no other way in)
+
+    def failed(
+        self: RayActorManager, tracked_actor_task: TrackedActorTask, exception: Exception
+    ) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = RayActorError(error_msg=killed_for_memory(exception))
+        before(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = failed  # type: ignore[method-assign] # noqa: SLF001
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = before  # type: ignore[method-assign] # noqa: SLF001
