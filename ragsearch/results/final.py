@@ -19,7 +19,7 @@ from ragsearch.spec.schema import FinalSection
 
 log = logging.getLogger(__name__)
 
-_MAY_CHANGE = ("final", "data.test", "data.n_test", "resources", "pool")
+_MAY_CHANGE = ("final", "data.test", "data.n_test", "budget.disk", "resources", "pool")
 """Keys of a search that its final runs may have otherwise."""
 
 
