@@ -5,6 +5,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,7 +112,9 @@ def runs_of(folder: Path, record: SearchRecord) -> dict[str, object]:
     children = client.search_runs(
         [experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
     )
-    found = {"search": (parent.info.status, metrics_of(client, parent))}
+    for key, points in metrics_of(client, parent).items():  # of searches that went on several
+        assert all(one != other for one, other in pairwise(points)), f"{key} is told twice"
+    found = {"search": (parent.info.status, without_times(parent.data.metrics))}
     for run in children:
         name = run.info.run_name  # of a trial, or of a final run
         assert name not in found, f"{name} has two runs"
