@@ -207,8 +207,8 @@ def _index_over(corpus: Path, options: Mapping[str, object]) -> "IndexSection":
     except ValidationError as error:
         findings = findings_of(error, IndexSection)
         raise BadInputError(
-            Mistake(_OPTION_OF.get(str(path[-1]), f"--{path[-1]}"), "", what)
-            for path, what, _ in findings
+            Mistake(_OPTION_OF.get(str(one.path[-1]), f"--{one.path[-1]}"), "", one.what)
+            for one in findings
         ) from error
 
 

@@ -57,7 +57,8 @@ def final(
     The baseline is among them. Each model is scored once on the test questions, which nothing
     else reads, and the winner by validation is compared with the baseline and the runner-up: by
     how much it is better, with a 95 % interval over questions and seeds. What is there already
-    is not done again. -o sets final.top_k and seeds, data.test and n_test, resources, pool.
+    is not done again. -o sets final.top_k and seeds, data.test and n_test, budget.disk,
+    resources, pool.
     """
     from ragsearch.results.final import run_final_of
     from ragsearch.results.leaderboard import find_search

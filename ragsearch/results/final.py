@@ -8,8 +8,10 @@ from pathlib import Path
 from ragsearch.errors import BadInputError, SearchInterruptedError
 from ragsearch.index.open import open_index
 from ragsearch.search.afterwards import BASELINE
+from ragsearch.search.agree import other_models
 from ragsearch.search.cluster import prepare
 from ragsearch.search.comparison import Comparison, compare
+from ragsearch.search.inputs import model_digests
 from ragsearch.search.lock import locked
 from ragsearch.search.record import SearchRecord, Status
 from ragsearch.spec import Spec, load_spec
@@ -17,7 +19,7 @@ from ragsearch.spec.schema import FinalSection
 
 log = logging.getLogger(__name__)
 
-_MAY_CHANGE = ("final", "data.test", "data.n_test", "resources", "pool")
+_MAY_CHANGE = ("final", "data.test", "data.n_test", "budget.disk", "resources", "pool")
 """Keys of a search that its final runs may have otherwise."""
 
 
@@ -39,6 +41,8 @@ def run_final_of(record: SearchRecord, overrides: Sequence[str] = ()) -> Compari
         SearchInterruptedError: If the user stopped it; what was finished is kept.
     """
     spec = _spec_of(record, overrides)
+    if changed := [*other_models(record, model_digests(spec))]:
+        raise BadInputError(changed)
     prepare(spec.file.resources.cluster)
     from ragsearch.search.launch import run_final_alone  # imports Ray, which reads what was set
 

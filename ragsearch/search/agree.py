@@ -5,19 +5,18 @@ at any time; a domain may become wider. All else would make the trials to come i
 those there are, and is refused.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from ragsearch.data.questions import read_questions
 from ragsearch.errors import BadInputError, Mistake
 from ragsearch.index.fingerprint import index_fingerprint
 from ragsearch.index.manifest import read_manifest
 from ragsearch.search.afterwards import is_something_left
-from ragsearch.search.record import SearchRecord, write_whole
+from ragsearch.search.inputs import data_digests, model_digests
+from ragsearch.search.journal import write_whole
+from ragsearch.search.record import SearchRecord
 from ragsearch.spec import Bundle, Domain, Spec, load_spec
 from ragsearch.spec.document import KeyPath
 
@@ -33,22 +32,6 @@ _INCOMPARABLE = "trials would not be comparable; set it back, or start a new sea
 def keep_resolved(spec: Spec, folder: Path) -> None:
     """Write what a space file came to into the folder of its search."""
     write_whole(folder / RESOLVED_FILE, json.dumps(spec.resolved(), indent=2) + "\n")
-
-
-def data_digests(spec: Spec) -> dict[str, str]:
-    """Return a hash of the questions that trials are trained and compared on, by their use."""
-    data = spec.file.data
-    return {
-        "train": _digest(data.train, data.n_train),
-        "val": _digest(data.val, data.n_val),
-    }
-
-
-def _digest(path: str, limit: int | None) -> str:
-    digest = hashlib.sha256()
-    for question in read_questions(Path(path), limit):
-        digest.update(json.dumps(asdict(question)).encode())
-    return digest.hexdigest()
 
 
 def agreed_spec(
@@ -73,9 +56,15 @@ def agreed_spec(
         overrides = [*overrides, f"budget.trials={kept.file.budget.trials + add_trials}"]
     spec = load_spec(space or record.folder / RESOLVED_FILE, overrides)
     mistakes = [*_different(kept, spec, is_tested=any(run.test for run in record.final))]
-    mistakes = mistakes or [*_other_data(record, spec), *_other_indexes(record, spec)]
+    models = model_digests(spec)
+    mistakes = mistakes or [
+        *_other_data(record, spec),
+        *other_models(record, models),
+        *_other_indexes(record, spec),
+    ]
     if mistakes:
         raise BadInputError(mistakes)
+    record.models |= models  # those of a domain that became wider are new
     _require_work(record, spec)
     for line in changes(kept, spec):
         log.info("changed   %s", line)
@@ -170,6 +159,14 @@ def _other_data(record: SearchRecord, spec: Spec) -> Iterator[Mistake]:
             yield spec.mistake(f"data.{use}", what)
 
 
+def other_models(record: SearchRecord, models: Mapping[str, str]) -> Iterator[Mistake]:
+    """Find model folders that hold another model than when the search began."""
+    for folder, digest in models.items():
+        if record.models.get(folder, digest) != digest:  # a search of old knows none
+            what = f"holds another model than when the search began: {_INCOMPARABLE}"
+            yield Mistake(folder, "", what)
+
+
 def _other_indexes(record: SearchRecord, spec: Spec) -> Iterator[Mistake]:
     for name, used in record.indexes.items():
         settings = spec.file.indexes[name]
@@ -187,7 +184,8 @@ def _other_indexes(record: SearchRecord, spec: Spec) -> Iterator[Mistake]:
 
 def _require_work(record: SearchRecord, spec: Spec) -> None:
     """Refuse to go on where no trial is left or no time, nor anything that follows trials."""
-    if is_something_left(record, spec):
+    is_unsaid = not record.status.has_ended and record.ended_by is not None
+    if is_unsaid or is_something_left(record, spec):  # it was killed in its last moments
         return
     budget, n_trials = spec.file.budget, len(record.trials)
     name = record.named

@@ -101,10 +101,12 @@ class Budget:
             self._over = next(self._reasons(), None)
         return self._over
 
-    def full(self, n_bytes: int) -> None:
-        """Take that the models that must be kept need more than `budget.disk`."""
+    def full(self, n_bytes: int) -> str:
+        """Take that the models that must be kept need more than `budget.disk`, and say so."""
         what = f"the models to keep take {n_bytes / 1e9:.3g} GB"
-        self._over = self._over or f"{what}, above budget.disk ({self._limits.disk})"
+        said = f"{what}, above budget.disk ({self._limits.disk})"
+        self._over = self._over or said
+        return said
 
     def _reasons(self) -> Iterator[str]:
         limits = self._limits

@@ -1,7 +1,8 @@
-"""`budget.disk`: models of ended trials are given up for it, the worst first.
+"""`budget.disk`: models of ended trials and final runs are given up for it, the worst first.
 
-Never given up: those of the best trials, as many as are asked or trained again after the
-search and at least one; the baseline's; and those of trials that run or can go on.
+First go those of final runs that were scored on test, of each trial all but the seed that is
+best on validation. Never given up: those of the best trials, as many as are asked or trained
+again after the search and at least one; the baseline's; and those of what runs or can go on.
 """
 
 import logging
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ragsearch.search.budget import Budget
-from ragsearch.search.record import SearchRecord, TrialRecord
+from ragsearch.search.record import FinalRun, SearchRecord, TrialRecord
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class Room:
         self._record, self._budget, self._limit = record, budget, limit
         self._n_best = n_best
         self._looked_at = -_LOOK_AGAIN_S
+        self.over: str | None = None
+        """That what must be kept is too much, in words; None while it is not."""
 
     def make(self) -> None:
         """Give up models until the folder is small enough; look at most every two seconds."""
@@ -42,15 +45,15 @@ class Room:
             return
         used = folder_bytes(self._record.folder)
         expendable = self._expendable()
-        while used > self._limit and (trial := next(expendable, None)) is not None:
-            used -= self._give_up(trial)
+        while used > self._limit and (one := next(expendable, None)) is not None:
+            used -= self._give_up(one)
         self._budget.disk_bytes = used
-        if used > self._limit:
-            self._budget.full(used)
+        self.over = self._budget.full(used) if used > self._limit else None
         self._looked_at = time.monotonic()
 
-    def _expendable(self) -> Iterator[TrialRecord]:
-        """Yield trials whose models may go, those without a rank first, then worst first."""
+    def _expendable(self) -> Iterator[TrialRecord | FinalRun]:
+        """Yield those whose models may go: of trials without a rank first, then the worst."""
+        yield from self._spare_seeds()
         ranked = self._record.ranked()
         kept = {0} | {trial.trial for trial in ranked[: self._n_best]}
         ranks = {trial.trial: -rank for rank, trial in enumerate(ranked)}
@@ -61,12 +64,30 @@ class Room:
             if trial.status.has_ended and trial.trial not in kept and trial.checkpoint:
                 yield trial
 
-    def _give_up(self, trial: TrialRecord) -> int:
-        assert trial.checkpoint is not None, "only these are expendable"
-        folder = self._record.folder / trial.checkpoint
+    def _spare_seeds(self) -> Iterator[FinalRun]:
+        """Yield final runs that are over, but for the best seed of each trial; worst first."""
+        record, by_trial = self._record, dict[int, list[tuple[float, FinalRun]]]()
+        for run in record.final:
+            if run.test is not None and run.val is not None:
+                score = record.sign * run.val[record.metric]
+                by_trial.setdefault(run.trial, []).append((score, run))
+        best_first = (sorted(runs, key=lambda row: -row[0]) for runs in by_trial.values())
+        spare = [row for runs in best_first for row in runs[1:]]
+        for _, run in sorted(spare, key=lambda row: row[0]):
+            if run.checkpoint:
+                yield run
+
+    def _give_up(self, one: TrialRecord | FinalRun) -> int:
+        assert one.checkpoint is not None, "only these are expendable"
+        folder = self._record.folder / one.checkpoint
         n_bytes = folder_bytes(folder)
-        log.info("trial %d: its model is given up for budget.disk", trial.trial)
-        self._record.note(trial.trial, self._budget.used_s, checkpoint=None)
+        if isinstance(one, FinalRun):
+            log.info("final %s: its model is given up for budget.disk", one.name)
+            one.checkpoint = None
+            self._record.save()
+        else:
+            log.info("trial %d: its model is given up for budget.disk", one.trial)
+            self._record.note(one.trial, self._budget.used_s, checkpoint=None)
         shutil.rmtree(folder, ignore_errors=True)
         return n_bytes
 

@@ -7,6 +7,10 @@ that finds the disk full reports the same way that it was *interrupted*, and can
 other error is a crash, which says nothing of the configuration. Where another try may end
 otherwise, as after a lost node, the error goes to Tune, which tries again from the trial's last
 epoch while `resources.retries` lasts; else, and where it is a bug, the trial has *failed*.
+
+Ray kills a process where its node runs low on memory, which need not be the one that is too
+large: such a trial is tried again, too, and *infeasible* where that does not help. What the
+kernel kills is not known from any other process that died; its reason says that it may be so.
 """
 
 import errno
@@ -22,6 +26,7 @@ from ragsearch.search.space import LAST_KEY, REASON_KEY, VERDICT_KEY
 from ragsearch.spec import ConstraintSection
 
 if TYPE_CHECKING:
+    from ray.exceptions import OutOfMemoryError
     from ray.tune.experiment import Trial
 
 
@@ -29,6 +34,9 @@ LOG_KEY = "log"
 """Where a result of Tune has the last lines of what a bug said."""
 
 N_LOG_LINES = 20
+
+KILLED = "Ray killed it as its node ran low on memory"
+"""What the crash of a trial says whose process Ray killed for want of memory."""
 
 _DIED = "its process died"
 
@@ -59,8 +67,12 @@ def ending_of(trial: "Trial", *, failed: bool) -> Ending:
         trial: One that Tune says has ended; of those it ends with the search it says nothing.
         failed: Whether it did by an error.
     """
-    ending = how_ended(trial.last_result or {}, failed=failed)
-    return Ending(Status.FAILED, crash_of(trial)) if failed else ending
+    if not failed:
+        return how_ended(trial.last_result or {}, failed=False)
+    crash = crash_of(trial)
+    if crash.startswith(KILLED):
+        return Ending(Status.INFEASIBLE, f"out of memory: {crash}")
+    return Ending(Status.FAILED, crash)
 
 
 def how_ended(result: Mapping[str, Any], *, failed: bool) -> Ending:
@@ -157,8 +169,20 @@ def crash_of(trial: "Trial") -> str:
     """Return why a trial of Tune crashed the last time, in one line."""
     lines = [line for line in _error_lines(trial) if line.strip()]
     last = lines[-1].strip() if lines else _DIED
+    if KILLED in last:
+        return last[last.index(KILLED) :]
     lost = re.search(r"because its (?:worker )?(process|node) has died", last)
-    return f"its {lost[1]} died" if lost else last
+    if lost is None:
+        return last
+    # Ray knows no signal, and says this where a process was gone without a word
+    perhaps = ", perhaps for want of memory" if "OOM killer" in last else ""
+    return f"its {lost[1]} died{perhaps}"
+
+
+def killed_for_memory(error: "OutOfMemoryError") -> str:
+    """Return what Ray says of a process it killed for want of memory, in one line."""
+    used = re.search(r"was (\S+ used / \S+) limit", str(error))
+    return f"{KILLED} ({used[1]})" if used else KILLED
 
 
 def _error_lines(trial: "Trial") -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ragsearch.data.questions import read_questions
+from ragsearch.search.ending import killed_for_memory
 from ragsearch.search.trainable import TrialJob, retriever_for
 from ragsearch.spec import with_values
 
@@ -84,6 +85,8 @@ def _outcome(evaluation: Evaluation, reference: Any) -> Outcome:  # noqa: ANN401
 
     try:
         return Outcome(evaluation, ray.get(reference), None)
+    except ray.exceptions.OutOfMemoryError as error:
+        return Outcome(evaluation, [], f"out of memory: {killed_for_memory(error)}")
     except ray.exceptions.RayError as error:
         return Outcome(evaluation, [], str(error).strip().rpartition("\n")[2])
 

@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Protocol
 
 from ray import tune
+from ray.air.execution._internal import RayActorManager
+from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution.tune_controller import TuneController
 
+from ragsearch.search.ending import killed_for_memory
 from ragsearch.search.trainable import MODEL_KEY, TrialJob
 from ragsearch.spec.schema import PerTrialSection
 
@@ -77,7 +81,7 @@ class Experiment:
                 failure_config=tune.FailureConfig(max_failures=resources.retries),
             ),
         )
-        with _no_snapshots():
+        with _no_snapshots(), _killed_for_memory_is_lost():
             tuner.fit()
 
     def _bundles(self, per_trial: PerTrialSection) -> list[dict[str, float]]:
@@ -102,3 +106,25 @@ def _no_snapshots() -> Iterator[None]:
 
 def _no_trials(_controller: TuneController) -> dict[str, str]:
     return {}
+
+
+@contextmanager
+def _killed_for_memory_is_lost() -> Iterator[None]:
+    """Have Tune take a trial that Ray killed for want of memory for one whose process died.
+
+    Ray 2.60 has an error of its own for it, at which Tune gives up the whole search.
+    """
+    before = RayActorManager._actor_task_failed  # noqa: SLF001 (Tune leaves no other way in)
+
+    def failed(
+        self: RayActorManager, tracked_actor_task: TrackedActorTask, exception: Exception
+    ) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = RayActorError(error_msg=killed_for_memory(exception))
+        before(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = failed  # type: ignore[method-assign] # noqa: SLF001
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = before  # type: ignore[method-assign] # noqa: SLF001

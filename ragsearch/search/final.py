@@ -1,14 +1,17 @@
 """After the search: the best trials and the baseline trained again with new seeds, then tested.
 
 Runs are Tune trials of an experiment of their own, on the cluster, pools and workers of the
-search's trials; none is stopped early. Each model is scored on `data.test` once, which is the
-only time anything reads it. What is there already is not done again.
+search's trials; none is stopped early. One that was interrupted goes on from its last state, as
+trials do. Each model is scored on `data.test` once, which is the only time anything reads it.
+What is there already is not done again. Their models and states count for `budget.disk`; where
+what must be kept is too much, runs are left for another time.
 """
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +19,15 @@ from ray import tune
 from ray.tune.experiment import Trial
 from typing_extensions import override
 
-from ragsearch.search.afterwards import finalists
+from ragsearch.search.afterwards import finalists, n_kept
+from ragsearch.search.checkpoints import Places, checkpoint_of, drop_states, folder_of
+from ragsearch.search.disk import Room
 from ragsearch.search.ending import ending_of
 from ragsearch.search.evaluations import Evaluation, Outcome, Scored, evaluate_all
 from ragsearch.search.experiment import Experiment
-from ragsearch.search.progress import EndOfSearch, checkpoint_of, drop_states, folder_of
+from ragsearch.search.progress import EndOfSearch
 from ragsearch.search.record import FinalRun, SearchRecord, Status
-from ragsearch.search.space import TRIAL_KEY, VERDICT_KEY
+from ragsearch.search.space import LAST_KEY, TRIAL_KEY, VERDICT_KEY
 from ragsearch.search.trainable import MODEL_KEY, TrialJob, run_trial
 from ragsearch.spec import Spec
 from ragsearch.spec.schema import FinalSection
@@ -59,18 +64,27 @@ def run_final(
     assert settings is not None, "asked for by the space file or the command"
     runs = _wanted(record, settings)
     record.save()
-    waiting = [run for run in runs if run.checkpoint is None or run.status is Status.RUNNING]
-    if waiting and not end.is_cut_off:
+    room = Room(record, end.budget, job.spec.file.budget.disk_bytes, n_kept(job.spec))
+    room.make()
+    waiting = [run for run in runs if run.status is Status.RUNNING]
+    if waiting and not end.is_cut_off and not room.over:
         log.info("final: %d runs to train", len(waiting))
-        _train(record, job, waiting, end, most_at_once)
-    for run in waiting:  # Tune says nothing of those that it ends at once
-        if run.status is Status.RUNNING:
-            run.status = Status.INTERRUPTED
+        _train(record, job, waiting, _End(end, room), most_at_once)
+    _leave_open(waiting, room.over)
     record.save()
     _test(record, job, end, runs)
     for run in runs:
         if not run.is_open:
             tell(run)
+
+
+def _leave_open(runs: Iterable[FinalRun], why: str | None) -> None:
+    """Say what became of runs without an end; Tune says nothing of those it ends at once."""
+    unfinished = [run for run in runs if run.status is Status.RUNNING]
+    for run in unfinished:
+        run.status, run.reason = Status.INTERRUPTED, why
+    if unfinished and why:
+        log.warning("final: %d runs are left for another time: %s", len(unfinished), why)
 
 
 def _wanted(record: SearchRecord, settings: FinalSection) -> list[FinalRun]:
@@ -86,27 +100,40 @@ def _wanted(record: SearchRecord, settings: FinalSection) -> list[FinalRun]:
                 run = FinalRun(trial.trial, seed, values)
                 record.final.append(run)
             if run.test is None and run.status is not Status.FINISHED:
-                run.start()
+                run.start(anew=_state_of(record, run) is None)
             runs.append(run)
     return runs
+
+
+def _places_of(record: SearchRecord, run: FinalRun) -> Places:
+    return Places(record.folder, FOLDER, run.name)
+
+
+def _state_of(record: SearchRecord, run: FinalRun) -> Path | None:
+    """Return the checkpoint that a run goes on from; None where it starts anew."""
+    return None if run.status.has_ended else _places_of(record, run).newest(run.n_epochs)
 
 
 def _train(
     record: SearchRecord,
     job: TrialJob,
-    runs: Iterable[FinalRun],
-    end: EndOfSearch,
+    runs: Sequence[FinalRun],
+    end: "_End",
     most_at_once: int | None,
 ) -> None:
+    states = {run.name: state for run in runs if (state := _state_of(record, run))}
+    for run in runs:
+        if run.name in states:
+            log.info("final %s goes on after epoch %d", run.name, run.n_epochs)
     configs = [
         {"trial": run.trial, "seed": run.seed, "params": record.trials[run.trial].params}
         for run in runs
     ]
     Experiment(
         record.folder / _new_folder(record.folder),
-        _train_again,
+        partial(_train_again, states=states),
         job,
-        stop=_End(end),
+        stop=end,
         callbacks=[_Keeper(record, end)],
         folder_name=_folder_name,
     ).run(
@@ -115,11 +142,17 @@ def _train(
     )
 
 
-def _train_again(config: dict[str, Any], job: TrialJob) -> None:
+def _train_again(
+    config: dict[str, Any],  # Any: as Tune has it
+    job: TrialJob,
+    states: Mapping[str, Path],
+) -> None:
     """Train a trial's configuration with another seed, every epoch validated whole."""
     run = config[_RUN_KEY]
+    number, state = run["trial"], states.get(FinalRun(run["trial"], run["seed"]).name)
     spec = for_seed(job.spec, run["seed"])
-    run_trial({TRIAL_KEY: run["trial"], **run["params"]}, replace(job, spec=spec, resumable={}))
+    going_on = {} if state is None else {number: state}
+    run_trial({TRIAL_KEY: number, **run["params"]}, replace(job, spec=spec, resumable=going_on))
 
 
 def for_seed(spec: Spec, seed: int) -> Spec:
@@ -149,10 +182,10 @@ def _new_folder(folder: Path) -> str:
 
 
 class _End(tune.Stopper):
-    """Ends a run that diverged, and all where the user wants to leave."""
+    """Ends a run that diverged, and all where the user wants to leave or there is no room."""
 
-    def __init__(self, end: EndOfSearch) -> None:
-        self._end = end
+    def __init__(self, search: EndOfSearch, room: Room) -> None:
+        self.search, self.room = search, room
 
     @override
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -160,14 +193,14 @@ class _End(tune.Stopper):
 
     @override
     def stop_all(self) -> bool:
-        return self._end.is_cut_off
+        return self.search.is_cut_off or self.room.over is not None
 
 
 class _Keeper(tune.Callback):
     """Keeps the record of these runs up to date."""
 
-    def __init__(self, record: SearchRecord, end: EndOfSearch) -> None:
-        self._record, self._end = record, end
+    def __init__(self, record: SearchRecord, end: _End) -> None:
+        self._record, self._end, self._room = record, end.search, end.room
 
     @override
     def on_trial_result(
@@ -186,7 +219,9 @@ class _Keeper(tune.Callback):
         run.epochs.append(metrics_of(result))
         if result[MODEL_KEY]:
             run.checkpoint = self._record.relative(checkpoint_of(trial, result))
-        self._record.save()
+        if result.get(LAST_KEY):
+            run.status = Status.FINISHED  # now: a kill before its end then costs nothing
+        self._save()
         metric, value = self._record.metric, run.epochs[-1][self._record.metric]
         log.info("final %s epoch %d: %s %.4f", run.name, result["epoch"], metric, value)
 
@@ -213,10 +248,16 @@ class _Keeper(tune.Callback):
     def _close(self, trial: Trial, *, failed: bool) -> None:
         run = self._of(trial)
         run.status, run.reason = ending_of(trial, failed=failed)
-        drop_states(folder_of(trial))
-        self._record.save()
+        if run.status.has_ended:
+            _places_of(self._record, run).tidy(folder_of(trial), run.checkpoint)
+        self._save()
         if run.reason:
             log.warning("final %s %s: %s", run.name, run.status, run.reason)
+
+    def _save(self) -> None:
+        with self._end.at_full_disk():
+            self._record.save()
+            self._room.make()
 
     def _of(self, trial: Trial) -> FinalRun:
         asked = trial.config[_RUN_KEY]
@@ -271,6 +312,9 @@ def _take(
     else:
         keep(record, run, outcome.scored[0])
     record.save()
+    if run.test is not None:
+        metric = record.metric.replace("val/", "test/", 1)
+        log.info("final %s scored: %s %.4f", run.name, metric, run.test[metric])
 
 
 def _keep_val(_: SearchRecord, run: FinalRun, scored: Scored) -> None:

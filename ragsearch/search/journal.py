@@ -1,7 +1,7 @@
-"""Files that only grow: whole lines, or none, whatever ends the process or fills the disk.
+"""Files written whole, or not at all, whatever ends the process or fills the disk.
 
-One process writes, any number read. A line cut off in the middle, as a kill leaves it, is no
-line: readers pass over it, and the next writer removes it first.
+One process writes, any number read. In files that only grow, a line cut off in the middle, as a
+kill leaves it, is no line: readers pass over it, and the next writer removes it first.
 """
 
 import errno
@@ -65,3 +65,18 @@ def drop_torn_line(file: Path) -> None:
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
         os.truncate(file, whole)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file so that readers see the old one or the new one, and a crash leaves either.
+
+    Raises:
+        OSError: If the disk does not take it; the old one is left as it was.
+    """
+    beside = file.with_name(f"{file.name}.new")
+    try:
+        beside.write_text(text)
+        beside.replace(file)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise

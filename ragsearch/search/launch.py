@@ -6,7 +6,6 @@ Importing this imports Ray, so `cluster.prepare` comes first.
 
 import json
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -22,6 +21,7 @@ from ragsearch.retrieval.pool import Layout, PoolPlan, serving
 from ragsearch.search.agree import flatten
 from ragsearch.search.automatic import is_population, most_trials, pauses
 from ragsearch.search.budget import Budget
+from ragsearch.search.checkpoints import drop_donors, resumable
 from ragsearch.search.cluster import Cluster, cluster
 from ragsearch.search.cores import trials_at_once
 from ragsearch.search.ending import ending_of
@@ -29,7 +29,7 @@ from ragsearch.search.experiment import Experiment, Train
 from ragsearch.search.finish import finish
 from ragsearch.search.front import chosen, front
 from ragsearch.search.progress import Bookkeeper, EndOfSearch
-from ragsearch.search.record import TUNE_FOLDER, SearchRecord, Status, TrialRecord
+from ragsearch.search.record import SearchRecord, Status, TrialRecord
 from ragsearch.search.replay import Replay
 from ragsearch.search.scheduler import make_scheduler
 from ragsearch.search.searcher import StudySearcher
@@ -37,7 +37,6 @@ from ragsearch.search.space import TRIAL_KEY
 from ragsearch.search.standing import Standing, Watch
 from ragsearch.search.study import SearchStudy
 from ragsearch.search.trainable import (
-    STATE_FOLDER,
     IndexAddress,
     TrialJob,
     folder_name,
@@ -115,7 +114,7 @@ def run_trials(
                 finish(record, job, end, run, most_at_once)
         _close(record, end)
         if is_population(spec):
-            _drop_donors(record)
+            drop_donors(record)
 
 
 def run_final_alone(
@@ -135,7 +134,9 @@ def run_final_alone(
     Raises:
         DiskFullError: If the disk is full; what is there is kept.
     """
-    end = EndOfSearch(Budget(BudgetSection(trials=spec.file.budget.trials), record))
+    asked = spec.file.budget  # only its disk still counts
+    budget = BudgetSection(trials=asked.trials, disk=asked.disk)
+    end = EndOfSearch(Budget(budget, record))
     with _ready(spec, record, indexes, tokens) as (joined, job):
         run = SearchRun.find(_tracking_uri(spec, record), spec.file.name, record.id)
         with end.on_signals():
@@ -205,45 +206,6 @@ def _close(record: SearchRecord, end: EndOfSearch) -> None:
         record.status = Status.FINISHED if is_good else Status.FAILED
     if end.disk_full is not None:
         raise record.disk_full(end.disk_full)
-
-
-def _drop_donors(record: SearchRecord) -> None:
-    """Remove what a population kept for others: all but best models, and last states."""
-    going_on = resumable(record)
-    for number, trial in record.trials.items():
-        for folder in record.folder.glob(f"{TUNE_FOLDER}*/{folder_name(number)}/checkpoint_*"):
-            if folder == going_on.get(number):
-                continue
-            shutil.rmtree(folder / STATE_FOLDER, ignore_errors=True)
-            if record.relative(folder) != trial.checkpoint:
-                shutil.rmtree(folder)
-
-
-def resumable(record: SearchRecord) -> dict[int, Path]:
-    """Return the checkpoints that trials go on from which have not ended, by their numbers.
-
-    Of those with a state it is the newest one that is not ahead of the record: what came after
-    it is done again.
-    """
-    found = {}
-    for number, trial in record.trials.items():
-        if trial.status.has_ended:
-            continue
-        states = record.folder.glob(
-            f"{TUNE_FOLDER}*/{folder_name(number)}/*/{STATE_FOLDER}/state.json"
-        )
-        after = {_epoch_of(state): state.parent.parent for state in states}
-        if done := [epoch for epoch in after if 0 < epoch <= trial.n_epochs]:
-            found[number] = after[max(done)]
-    return found
-
-
-def _epoch_of(state: Path) -> int:
-    """Return after which epoch a state is; 0 if that cannot be read."""
-    try:
-        return int(json.loads(state.read_text())["progress"]["epoch"])
-    except (ValueError, KeyError, TypeError):
-        return 0
 
 
 @contextmanager

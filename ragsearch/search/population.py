@@ -3,18 +3,23 @@
 Jaderberg et al. 2017 (arXiv 1711.09846), Parker-Holder et al. 2020 (arXiv 2002.02518). A trial
 that goes on from another takes over its weights, its optimiser and its values, and those of
 `search.scheduler.mutable` changed; it keeps its number. Trials wait for each other before they
-are compared. The baseline is gone on from like any other, and never changed itself.
+are compared. The baseline is gone on from like any other, and never changed itself. What is
+drawn at random for a trial follows from the seed, its number and its epoch: equal results give
+equal changes.
 """
 
 import copy
 import logging
 import math
+import random
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 from ray import tune
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
@@ -22,6 +27,7 @@ from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from ray.tune.schedulers.pb2 import PB2
 from typing_extensions import override
 
+from ragsearch.search.samplers import seed_of
 from ragsearch.search.space import LAST_KEY, TRIAL_KEY, VERDICT_KEY
 from ragsearch.spec import Domain, Log, Spec, Uniform
 
@@ -42,10 +48,15 @@ def make_population(spec: Spec, name: str) -> TrialScheduler:
         "log_config": False,  # the record has it
         "synch": True,  # with few trials at a time, the best would be compared far ahead
     }
+    population: _Population
     if name == "pb2":
-        return _Pb2(domains, shared)
-    explored = partial(kept_within, domains)
-    return _Pbt(hyperparam_mutations=_mutations(domains), custom_explore_fn=explored, **shared)
+        population = _Pb2(domains, shared)
+    else:
+        explored = partial(kept_within, domains)
+        mutations = _mutations(domains)
+        population = _Pbt(hyperparam_mutations=mutations, custom_explore_fn=explored, **shared)
+    population.seed_of = partial(seed_of, spec)
+    return population
 
 
 def kept_within(domains: Mapping[str, Domain], config: Config) -> Config:
@@ -74,6 +85,9 @@ def _mutations(domains: Mapping[str, Domain]) -> Config:
 
 class _Population(PopulationBasedTraining):
     """What both are to do otherwise than Ray has it."""
+
+    seed_of: Callable[[int, int], int]
+    """Gives the seed of what is drawn for a trial after an epoch, by its number."""
 
     @property
     def _mutable(self) -> Iterable[str]:
@@ -109,7 +123,8 @@ class _Population(PopulationBasedTraining):
         ]
         worst = lower_quantile if ahead else []
         best = ahead if trial in worst else upper_quantile
-        super()._checkpoint_or_exploit(trial, tune_controller, best, worst)
+        with _drawn_from(self.seed_of(trial.config[TRIAL_KEY], so_far)):
+            super()._checkpoint_or_exploit(trial, tune_controller, best, worst)
 
     @override
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
@@ -148,6 +163,19 @@ class _Population(PopulationBasedTraining):
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[Config, Config]:
         config, operations = super()._get_new_config(trial, trial_to_clone)
         return config | {TRIAL_KEY: trial.config[TRIAL_KEY]}, operations
+
+
+@contextmanager
+def _drawn_from(seed: int) -> Iterator[None]:
+    """Have what Ray draws from the generators of the process come of a seed."""
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002 (Ray draws from it)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (likewise)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002 (likewise)
 
 
 class _Pbt(_Population):

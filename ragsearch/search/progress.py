@@ -2,10 +2,9 @@
 
 import logging
 import os
-import shutil
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,14 @@ from typing_extensions import override
 from ragsearch.search.afterwards import n_kept
 from ragsearch.search.automatic import is_population
 from ragsearch.search.budget import Budget
+from ragsearch.search.checkpoints import checkpoint_of, drop_states, folder_of, places_of
 from ragsearch.search.disk import Room
 from ragsearch.search.ending import crash_of, ending_of, is_disk_full, last_lines
-from ragsearch.search.record import TUNE_FOLDER, SearchRecord, Status, TrialRecord, compared
+from ragsearch.search.record import SearchRecord, Status, TrialRecord, compared
 from ragsearch.search.space import LAST_KEY, REASON_KEY, TRIAL_KEY, VERDICT_KEY
 from ragsearch.search.trainable import (
     MODEL_KEY,
-    STATE_FOLDER,
     VALUES_KEY,
-    folder_name,
     varied,
 )
 from ragsearch.spec import Spec
@@ -235,16 +233,8 @@ class Bookkeeper(tune.Callback):
         self._note(trial, status=status, reason=reason)
         record = self._of(trial)
         if status.has_ended and not self._is_population:
-            self._tidy(record, folder_of(trial))
+            places_of(self._record, record.trial).tidy(folder_of(trial), record.checkpoint)
         return record
-
-    def _tidy(self, record: TrialRecord, folder: Path) -> None:
-        """Drop what a trial needed to go on, and worse models of earlier runs."""
-        for before in self._record.folder.glob(f"{TUNE_FOLDER}*/{folder_name(record.trial)}"):
-            drop_states(before)
-            for model in before.glob("checkpoint_*") if before != folder else ():
-                if self._record.relative(model) != record.checkpoint:
-                    shutil.rmtree(model, ignore_errors=True)
 
     def _note(self, trial: Trial, **event: object) -> None:
         if gpu_s := self._budget.gpu_s:
@@ -255,31 +245,6 @@ class Bookkeeper(tune.Callback):
 
     def _of(self, trial: Trial) -> TrialRecord:
         return self._record.trials[trial.config[TRIAL_KEY]]
-
-
-def folder_of(trial: Trial) -> Path:
-    """Return the folder of a trial of Tune that was started."""
-    assert trial.path is not None  # a trial that was started has a folder
-    return Path(trial.path)
-
-
-def checkpoint_of(trial: Trial, result: Mapping[str, Any]) -> Path:
-    """Return the folder of the checkpoint that came with a result."""
-    return folder_of(trial) / str(result["checkpoint_dir_name"])
-
-
-def drop_states(folder: Path, but: Path | None = None) -> None:
-    """Remove the states of a trial's checkpoints, and checkpoints that were nothing else.
-
-    Args:
-        folder: That of the trial.
-        but: The checkpoint whose state is spared.
-    """
-    for state in folder.glob(f"*/{STATE_FOLDER}"):
-        if state.parent != but:
-            shutil.rmtree(state, ignore_errors=True)
-            with suppress(OSError):  # it holds a model
-                state.parent.rmdir()
 
 
 def _of_training(epoch: Mapping[str, float]) -> str:

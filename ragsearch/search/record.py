@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ragsearch.errors import BadInputError, DiskFullError
-from ragsearch.search.journal import append_row, read_rows
+from ragsearch.search.journal import append_row, read_rows, write_whole
 from ragsearch.search.lock import is_locked
 
 RECORD_FILE = "search.json"
@@ -107,9 +107,16 @@ class FinalRun:
     test: dict[str, float] | None = None
     """`test/...` of the same; None until it is scored, which it is once."""
 
-    def start(self) -> None:
-        """Forget an earlier attempt that came to nothing."""
-        self.status, self.reason, self.epochs, self.checkpoint = Status.RUNNING, None, [], None
+    def start(self, *, anew: bool = True) -> None:
+        """Run; anew, an earlier attempt is forgotten."""
+        self.status, self.reason = Status.RUNNING, None
+        if anew:
+            self.epochs, self.checkpoint = [], None
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs that were validated."""
+        return int(self.epochs[-1]["epoch"]) if self.epochs else 0
 
     @property
     def name(self) -> str:
@@ -169,6 +176,9 @@ class SearchRecord:
     """What no other search has, by which MLflow finds its run; none in records of old."""
     data: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the questions that trials are trained and compared on."""
+    models: dict[str, str] = field(default_factory=dict)
+    """Hash of each model folder that trials open (`inputs.model_digest`); none in records of
+    old."""
     gpu_s: float = 0.0
     """GPUs of trials times the seconds they ran, likewise."""
     ended_by: str | None = None
@@ -367,21 +377,6 @@ class SearchRecord:
         for one in all_of_it:
             if one.status is Status.RUNNING:
                 one.status = Status.INTERRUPTED
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a file so that readers see the old one or the new one, and a crash leaves either.
-
-    Raises:
-        OSError: If the disk does not take it; the old one is left as it was.
-    """
-    beside = file.with_name(f"{file.name}.new")
-    try:
-        beside.write_text(text)
-        beside.replace(file)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def _trial_of(row: dict[str, Any]) -> TrialRecord:  # Any: as JSON has it

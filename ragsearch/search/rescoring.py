@@ -30,9 +30,12 @@ def rescore(record: SearchRecord, job: TrialJob, end: EndOfSearch, tell: Tell) -
         record: Of a search whose trials have ended; filled and saved.
         job: What its trials share, their pools being there.
         end: Tells whether the user wants to leave.
-        tell: Told of each trial.
+        tell: Told of each trial, and of those rescored before.
     """
     spec, started = job.spec, time.monotonic()
+    for trial in record.trials.values():
+        if trial.rescored:
+            tell(trial)  # again: a kill may have come between the record and the telling
     partial: list[tuple[TrialRecord, Settings]] = [
         (trial, [{}]) for trial in validated_in_part(record)
     ]

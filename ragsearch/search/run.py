@@ -21,9 +21,10 @@ from ragsearch.errors import (
 from ragsearch.index.build import build_index
 from ragsearch.index.fingerprint import index_fingerprint
 from ragsearch.index.open import PassageIndex, open_index
-from ragsearch.search.agree import agreed_spec, data_digests, keep_resolved
+from ragsearch.search.agree import agreed_spec, keep_resolved
 from ragsearch.search.cluster import prepare
 from ragsearch.search.ending import is_disk_full
+from ragsearch.search.inputs import data_digests, model_digests
 from ragsearch.search.lock import locked
 from ragsearch.search.plan import make_plan
 from ragsearch.search.record import Choice, Objective, SearchRecord, Status, UsedIndex
@@ -215,6 +216,7 @@ def open_record(spec: Spec, indexes: dict[str, PassageIndex], output: Path) -> S
         rung_examples=spec.file.search.scheduler.rung_examples,
         id=uuid4().hex,
         data=data_digests(spec),
+        models=model_digests(spec),
         started=now.isoformat(timespec="seconds"),
         others=tuple(Objective(other.metric, other.goal) for other in others),
         choose=_choice(spec),

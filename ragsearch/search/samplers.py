@@ -59,9 +59,10 @@ def make_sampler(spec: Spec, trial_number: int) -> BaseSampler:
         return _MAKERS[searcher_of(spec).name](spec, seed)
 
 
-def seed_of(spec: Spec, trial_number: int) -> int:
-    """Return the seed of what is drawn at random for a trial."""
-    return int(np.random.SeedSequence([spec.file.seed, trial_number]).generate_state(1)[0])
+def seed_of(spec: Spec, trial_number: int, *more: int) -> int:
+    """Return the seed of what is drawn for a trial, after an epoch if one is given."""
+    sequence = np.random.SeedSequence([spec.file.seed, trial_number, *more])
+    return int(sequence.generate_state(1)[0])
 
 
 def is_used_up(spec: Spec, study: Study) -> bool:

@@ -20,7 +20,7 @@ import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ragsearch.errors import RagsearchError
-from ragsearch.search.ending import WorkerFailedError, verdict_on
+from ragsearch.search.ending import WorkerFailedError, killed_for_memory, verdict_on
 from ragsearch.spec.schema import PerTrialSection
 from ragsearch.training.workers import Workers, working_together
 
@@ -116,6 +116,8 @@ def _blaming(at_work: "list[ray.ObjectRef[None]]") -> Iterator[None]:
         for one in ended:
             try:
                 ray.get(one)
+            except ray.exceptions.OutOfMemoryError as reason:
+                raise WorkerFailedError(killed_for_memory(reason)) from reason
             except ray.exceptions.RayError as reason:
                 last_line = str(reason).strip().rpartition("\n")[2]
                 what = f"a worker of this trial failed: {last_line}"

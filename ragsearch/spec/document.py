@@ -29,6 +29,10 @@ class Finding(NamedTuple):
     what: str
     line: int | None = None
     """Only where the path has several lines: a key given twice."""
+    cause: KeyPath = ()
+    """The key whose value makes this one wrong, if there is one."""
+    unset: str = ""
+    """The value, as YAML has it, by which an option can take this key back then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +63,17 @@ class Places:
         if option is None:
             line = self._line(finding)
             file = self.file if finding.line is not None else self.file_of(finding.path)
-            return Mistake(f"{file}:{line}", dotted(finding.path), finding.what)
+            what = f"{finding.what}{self._way_out(finding)}"
+            return Mistake(f"{file}:{line}", dotted(finding.path), what)
         # the option names the key already: not `-o seed: seed: must be …`
         key = "" if option == finding.path else dotted(finding.path)
         return Mistake(f"-o {dotted(option)}", key, finding.what)
+
+    def _way_out(self, finding: Finding) -> str:
+        """Return what to say instead of editing a file that is right without the options."""
+        if not finding.unset or self._option(finding.cause) is None:
+            return ""
+        return f", or say -o {dotted(finding.path)}={finding.unset}"
 
     def _option(self, path: KeyPath) -> KeyPath | None:
         given = [option for option in self.options if path[: len(option)] == option]

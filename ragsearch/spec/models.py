@@ -15,7 +15,8 @@ from ragsearch.spec.space import Option
 
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-_CHECKPOINT_TOKENIZERS = ("question_encoder_tokenizer", "generator_tokenizer")
+CHECKPOINT_TOKENIZERS = ("question_encoder_tokenizer", "generator_tokenizer")
+"""Folders of a whole RAG checkpoint beside its weights."""
 OPTIONAL_KEYS = ("attention_dropout", "encoder_layerdrop", "decoder_layerdrop")
 """Keys of `trial.regularisation` that not every family of generators has."""
 _LAYERDROPS = OPTIONAL_KEYS[1:]
@@ -50,7 +51,7 @@ def _lacks(folder: str) -> Iterator[str]:
     if model_config(folder) is None:
         yield f"{folder} has no readable config.json; give a folder `save_pretrained` wrote"
     is_checkpoint = model_type(folder) == "rag"
-    for place in _CHECKPOINT_TOKENIZERS if is_checkpoint else (".",):
+    for place in CHECKPOINT_TOKENIZERS if is_checkpoint else (".",):
         if not any((path / place / name).is_file() for name in _TOKENIZERS):
             where = (path / place).as_posix()
             yield f"{where} has no tokenizer ({', '.join(_TOKENIZERS)}); save the model's there"

@@ -175,8 +175,8 @@ class BudgetSection(Section):
     disk: Annotated[str, AfterValidator(_size)] | None = None
     """What the folder of the search may hold, such as `500MB`, `20GB`: models of ended trials
     are given up for it, the worst first, and the search ends where that is not enough. Neither
-    the best model, nor the baseline's, nor those that `rescore` or `final` need are given up.
-    No limit by default."""
+    the best model, nor the baseline's, nor those that `rescore` or `final` need are given up;
+    of final runs that were scored, each trial's best seed is kept. No limit by default."""
     target: float | None = None
     """Value of the first objective at which a search has found what it is after; none by
     default."""
@@ -262,7 +262,8 @@ class ResourcesSection(Section):
     retries: Annotated[int, Field(ge=0)] = 1
     """Times that a trial is started again from its last epoch, if its process or node is lost
     or a pool, device or file system fails it; one that diverges, is infeasible or meets a bug
-    is never started again."""
+    is never started again. One that Ray kills each time because its node runs low on memory is
+    infeasible in the end."""
     cluster: Annotated[str, AfterValidator(_cluster)] = "local"
     """`local` starts a private Ray; `auto` or `host:port` joins one."""
 

@@ -4,6 +4,7 @@ In: a `Draft`, right or wrong. Out: `Finding`s that say what can be combined ins
 `rules`, values that are wrong by themselves are left to the schema.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
@@ -79,7 +80,7 @@ def _useless_settings(draft: Draft) -> Iterator[Finding]:
         is_set = value not in (default_of(key), [])
         if is_set and name in _NAMES and name not in users:
             what = f"has no use, as {'.'.join(owner)} is {name}; leave it out"
-            yield Finding(key, what)
+            yield Finding(key, what, cause=owner, unset=json.dumps(default_of(key)))
 
 
 def _searchers_with_population(draft: Draft) -> Iterator[Finding]:

@@ -102,7 +102,7 @@ def refusals(trial: object) -> dict[str, str]:
         TrialSection.model_validate(trial)
     except ValidationError as error:
         return {
-            ".".join(map(str, path)): what for path, what, _ in findings_of(error, TrialSection)
+            ".".join(map(str, one.path)): one.what for one in findings_of(error, TrialSection)
         }
     return {}
 

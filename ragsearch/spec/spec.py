@@ -180,7 +180,7 @@ def with_values(trial: TrialSection, overrides: Mapping[str, object]) -> TrialSe
         return TrialSection.model_validate(changed)
     except ValidationError as error:
         findings = findings_of(error, TrialSection)
-        mistakes = [Mistake("", _in_trial(path), what) for path, what, _ in findings]
+        mistakes = [Mistake("", _in_trial(one.path), one.what) for one in findings]
         raise BadInputError(mistakes) from error
 
 

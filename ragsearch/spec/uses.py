@@ -4,6 +4,7 @@ A key that no trial of a search has a use for is a mistake. Where some trials ha
 leave it at its default, so that their configuration says only what they did.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -90,7 +91,8 @@ def useless_keys(draft: Draft) -> Iterator[Finding]:
             values = (option.value for option in draft.options(use.of))
             where = " or ".join(map(shown, dict.fromkeys(values)))
             what = f"has no use, as {use.of} is {where}; leave it out"
-            yield Finding(set_here[0], what)
+            unset = json.dumps(_default(use.key)) if set_here[0][0] == "trial" else ""
+            yield Finding(set_here[0], what, cause=("trial", *use.of.split(".")), unset=unset)
 
 
 def _has_use(draft: Draft, use: Use) -> bool:

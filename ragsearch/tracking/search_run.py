@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Param
+from mlflow.entities import Experiment, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -129,11 +129,10 @@ class SearchRun:
         self, trial: int, values: Mapping[str, object], metrics: Mapping[str, float]
     ) -> None:
         condition = f"tags.`{TRIAL_TAG}` = '{trial}'"
-        now_ms = int(time.time() * 1000)
         for run in children_of(self._client, self._parent, condition):
             self._client.log_batch(
                 run.info.run_id,
-                metrics=[Point(key, v, now_ms, 0).as_metric() for key, v in metrics.items()],
+                metrics=_untold(run, metrics),
                 tags=tags_of({f"ragsearch.rescored.{key}": v for key, v in values.items()}),
             )
 
@@ -148,12 +147,12 @@ class SearchRun:
         self._attempt(lambda: self._client.log_text(self.run_id, text, file), f"keep {file}")
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Write figures of the search as a whole, such as the best trial's."""
-        now_ms = int(time.time() * 1000)
-        points = [Point(key, value, now_ms, 0).as_metric() for key, value in metrics.items()]
-        self._attempt(
-            lambda: self._client.log_batch(self.run_id, metrics=points), "write metrics"
-        )
+        """Write figures of the search as a whole, such as the best trial's, if they are new."""
+        self._attempt(lambda: self._log_metrics(metrics), "write metrics")
+
+    def _log_metrics(self, metrics: Mapping[str, float]) -> None:
+        untold = _untold(self._client.get_run(self.run_id), metrics)
+        self._client.log_batch(self.run_id, metrics=untold)
 
     def mark_front(self, trials: Iterable[int]) -> None:
         """Tag the runs of the trials on the Pareto front, and those of no others."""
@@ -195,6 +194,16 @@ class SearchRun:
             call()
         except _TROUBLE as error:
             log.warning("MLflow at %s: could not %s: %s", self.uri, what, error)
+
+
+def _untold(run: Run, metrics: Mapping[str, float]) -> list[Metric]:
+    """Return what a run does not say already: a figure that is written again is not two."""
+    now_ms, told = int(time.time() * 1000), run.data.metrics
+    return [
+        Point(key, value, now_ms, 0).as_metric()
+        for key, value in metrics.items()
+        if told.get(key) != value
+    ]
 
 
 def _parent(client: MlflowClient, experiment_id: str, name: str, identity: str) -> Parent:

@@ -1,13 +1,15 @@
 """What of a space file may change when its search goes on."""
 
 import logging
+import shutil
 
 import optuna
 import pytest
 import yaml
 
 from ragsearch.errors import BadInputError
-from ragsearch.search.agree import agreed_spec, covers, data_digests, keep_resolved
+from ragsearch.search.agree import agreed_spec, covers, keep_resolved
+from ragsearch.search.inputs import data_digests, model_digests
 from ragsearch.search.record import FinalRun, SearchRecord, Status, TrialRecord, UsedIndex
 from ragsearch.search.study import SearchStudy, open_storage
 from ragsearch.spec import load_spec, parse_domain
@@ -40,6 +42,15 @@ def record(content, tmp_path):
     for trial, status in zip(asked, (Status.FINISHED, Status.INTERRUPTED), strict=True):
         record.trials[trial.number] = TrialRecord(trial.number, trial.values, status)
     return record
+
+
+def keep(record, content):
+    """Have a search be of another space file."""
+    file = record.folder.parent / "space.yaml"
+    file.write_text(yaml.safe_dump(content))
+    spec = load_spec(file)
+    keep_resolved(spec, record.folder)
+    return spec
 
 
 def agreed(record, content=None, *overrides, add_trials=0):
@@ -127,6 +138,32 @@ def test_an_index_whose_corpus_changed_is_refused(record):
 
     with pytest.raises(BadInputError, match=r"indexes\.tiny: is index \w{16} now and was ffff"):
         agreed(record)
+
+
+def test_a_model_that_changed_in_its_folder_is_refused(record, content, tiny, tmp_path):
+    folder = tmp_path / "reader"
+    shutil.copytree(tiny.t5, folder)
+    content["trial"]["model"]["generator"] = str(folder)
+    spec = keep(record, content)
+    record.models = model_digests(spec)
+    assert agreed(record).file.trial.model.generator == str(folder)
+
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1  # of the last weight, one bit
+    (folder / "model.safetensors").write_bytes(weights)
+
+    with pytest.raises(
+        BadInputError, match=r"reader: holds another model than when the search"
+    ):
+        agreed(record)
+
+
+def test_a_search_that_knows_no_models_yet_takes_them_as_they_are(record, tiny):
+    assert record.models == {}
+
+    agreed(record)
+
+    assert record.models.keys() == {str(tiny.question_encoder), str(tiny.t5)}
 
 
 def test_a_search_of_an_older_version_is_refused(record):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ray.exceptions import ActorDiedError, RayTaskError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 from safetensors import SafetensorError
 
 from ragsearch.errors import BadInputError, PoolUnavailableError
@@ -18,6 +18,7 @@ from ragsearch.search.ending import (
     crash_of,
     ending_of,
     is_passing,
+    killed_for_memory,
     last_lines,
     verdict_on,
 )
@@ -142,6 +143,10 @@ def test_a_crash_is_explained_by_the_last_line_of_its_error(tmp_path):
     ("said", "reason"),
     [
         ("is dead because its worker process has died. Worker exit type", "its process died"),
+        (
+            "is dead because its worker process has died. Some causes: (1) the OOM killer",
+            "its process died, perhaps for want of memory",
+        ),
         ("died because its node has died. Node Id: 0", "its node died"),
     ],
 )
@@ -218,3 +223,15 @@ def test_of_a_crash_the_end_of_its_error_file_is_told(tmp_path):
     trial = SimpleNamespace(last_result={"epoch": 1}, error_file=str(file))
 
     assert last_lines(trial) == [str(number) for number in range(10, 30)]
+
+
+def test_a_trial_that_ray_killed_for_want_of_memory_each_time_is_infeasible(tmp_path):
+    used = "Memory on the node (IP: 1.2.3.4, ID: ab) was 10.29GB used / 23.54GB limit (0.437)"
+    error = OutOfMemoryError(f"1 worker(s) were killed. {used}\nAnd")
+    file = tmp_path / "error.txt"
+    file.write_text(f"Failure # 2 (occurred at noon)\n{killed_for_memory(error)}\n")
+
+    ending = ending_of(SimpleNamespace(last_result={}, error_file=str(file)), failed=True)
+
+    reason = "Ray killed it as its node ran low on memory (10.29GB used / 23.54GB)"
+    assert ending == (Status.INFEASIBLE, f"out of memory: {reason}")

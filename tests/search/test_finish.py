@@ -171,3 +171,23 @@ def test_what_would_change_the_search_itself_is_refused(finished):
 
     assert done.returncode == 2
     assert "-o trial.optim.learning_rate: the search has ended; what can be set" in done.stderr
+
+
+def test_final_runs_for_which_there_is_no_room_are_left_for_another_time(finished):
+    before = {run.name: run.test for run in finished.record.final}
+    seeds = "final.seeds=[1, 2, 3, 4]"
+
+    said = ragsearch("final", "-o", seeds, "-o", "budget.disk=0.001MB", cwd=finished.folder)
+
+    full = finished.record
+    left = [run for run in full.final if run.seed == 4]
+    assert {run.status for run in left} == {"interrupted"}
+    assert all("above budget.disk (0.001MB)" in run.reason for run in left)
+    assert f"left out: trial 0, seed 4: interrupted, {left[0].reason}" in said
+    kept = [run.trial for run in full.final if run.checkpoint]
+    assert sorted(kept) == sorted({run.trial for run in full.final})  # the best seed of each
+    ragsearch("final", "-o", seeds, cwd=finished.folder)
+    after = {run.name: run.test for run in finished.record.final}
+    assert {name: after[name] for name in before} == before
+    assert all(after.values())
+    assert len(after) == len(before) + len(left)

@@ -1,16 +1,18 @@
 """Population based training over real trials, as the command runs it."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
 import yaml
 from ray.tune.experiment import Trial
 
-from ragsearch.search.record import SearchRecord
+from ragsearch.search.record import SearchRecord, Status
 from ragsearch.spec import Log, Uniform
 from tests.command import try_ragsearch
 from tests.search.conftest import space_content
+from tests.search.interrupted import cut_short, kill_driver, runs_of, search_of
 
 RATE = "optim.learning_rate"
 
@@ -43,21 +45,35 @@ def test_a_population_goes_on_where_the_trial_it_waits_for_has_ended(space_of):
     assert chosen is trials[1]
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-def test_trials_go_on_from_others_with_their_weights_and_changed_values(tiny, tmp_path):
-    content = space_content(
+def content_of(tiny, n_epochs, **sections):
+    """Return a search of four trials, of which the baseline learns nothing."""
+    return space_content(
         tiny,
         trial={
             "optim": {"learning_rate": 1e-6, "schedule": "constant"},
-            "train": {"max_epochs": 3},
+            "train": {"max_epochs": n_epochs},
             "decode": {"max_length": 2},
         },
         objectives=[{"metric": "val/nll", "goal": "min"}],
         space={RATE: {"log": [1e-6, 1e-2]}},
         search={"scheduler": {"name": "pbt", "mutable": [RATE]}},
         budget={"trials": 4},
+        **sections,
     )
+
+
+def rates_of(record):
+    """Return the learning rates of each trial, an epoch each."""
+    return {
+        number: [epoch[f"schedule/{RATE}"] for epoch in trial.epochs]
+        for number, trial in record.trials.items()
+    }
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_trials_go_on_from_others_with_their_weights_and_changed_values(tiny, tmp_path):
+    content = content_of(tiny, n_epochs=3)
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(content))
 
     done = try_ragsearch("run", "space.yaml", cwd=tmp_path)
@@ -66,10 +82,7 @@ def test_trials_go_on_from_others_with_their_weights_and_changed_values(tiny, tm
     assert "goes on from trial" in done.stderr
     (folder,) = (tmp_path / "runs").glob("tiny-*")
     record = SearchRecord.load(folder)
-    rates = {
-        number: [epoch[f"schedule/{RATE}"] for epoch in trial.epochs]
-        for number, trial in record.trials.items()
-    }
+    rates = rates_of(record)
     assert set(rates[0]) == {1e-6}
     assert any(len(set(of_trial)) > 1 for of_trial in rates.values())
     for trial in record.trials.values():
@@ -81,3 +94,37 @@ def test_trials_go_on_from_others_with_their_weights_and_changed_values(tiny, tm
         assert trial.params[RATE] == best[f"schedule/{RATE}"]
         saved = json.loads((folder / trial.checkpoint / "trial.json").read_text())
         assert saved["trial"]["optim"]["learning_rate"] == trial.params[RATE]
+
+
+@pytest.mark.ray
+@pytest.mark.long
+def test_a_population_that_is_killed_goes_on_with_its_changed_values(tiny, tmp_path):
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(content_of(tiny, n_epochs=4)))
+
+    kills = [
+        cut_short(tmp_path, "space.yaml", at="goes on from trial", by=kill_driver),
+        cut_short(tmp_path, "--resume", at="epoch 3/4", by=kill_driver),
+    ]
+    before = search_of(tmp_path)
+    last = try_ragsearch("run", "--resume", cwd=tmp_path)
+
+    assert last.returncode == 0, last.stderr
+    said = "".join(kill.said for kill in kills) + last.stderr
+    done = re.findall(r"trial \d epoch \d", said)
+    assert len(done) == len(set(done)), said  # no epoch is done again
+    assert "goes on from trial" in kills[1].said + last.stderr
+    record = search_of(tmp_path)
+    assert set(rates_of(record)[0]) == {1e-6}
+    for number, trial in record.trials.items():
+        epochs = [epoch["epoch"] for epoch in trial.epochs]
+        assert trial.status is Status.FINISHED
+        assert epochs == sorted(set(epochs))
+        assert epochs[-1] == 4
+        assert trial.epochs[: len(before.trials[number].epochs)] == before.trials[number].epochs
+        saved = json.loads((record.folder / trial.checkpoint / "trial.json").read_text())
+        assert saved["trial"]["optim"]["learning_rate"] == trial.params[RATE]
+        assert trial.params[RATE] == record.best_epoch(trial)[f"schedule/{RATE}"]
+        (_, status, _, metrics) = runs_of(tmp_path, record)[f"trial {number}"]
+        assert status == "finished"
+        assert [step for step, _ in metrics["val/nll"]] == epochs
+    assert len(list(record.folder.glob("tune*/*/checkpoint_*"))) <= 2 * len(record.trials)

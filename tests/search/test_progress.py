@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from ragsearch.search.budget import Budget
-from ragsearch.search.launch import resumable
+from ragsearch.search.checkpoints import resumable
 from ragsearch.search.progress import Bookkeeper, EndOfSearch
 from ragsearch.search.record import SearchRecord, Status, TrialRecord
 from ragsearch.spec.schema import BudgetSection

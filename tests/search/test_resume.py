@@ -1,31 +1,31 @@
 """Nothing is lost: searches that are interrupted in every way, and go on."""
 
-import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
-import optuna
 import pytest
 import yaml
-from mlflow import MlflowClient
 
 from ragsearch.errors import BadInputError
-from ragsearch.search.record import SearchRecord, Status
+from ragsearch.search.record import Status
 from ragsearch.search.run import resume_search
-from ragsearch.search.study import open_storage
-from tests.command import command, environment, ragsearch, try_ragsearch
+from tests.command import ragsearch, try_ragsearch
 from tests.search.conftest import space_content
+from tests.search.interrupted import (
+    cut_short,
+    kill_cluster,
+    press_ctrl_c,
+    runs_of,
+    search_of,
+    study_of,
+    trials_of,
+)
 
 pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 N_TRIALS, N_EPOCHS = 4, 3
-# how long Ray waits for the head of its cluster before it ends the process, in seconds
-IMPATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "1"}
 
 
 def write_space(tiny, folder: Path, n_trials: int, **sections: object) -> None:
@@ -47,110 +47,6 @@ def write_space(tiny, folder: Path, n_trials: int, **sections: object) -> None:
         **sections,
     )
     (folder / "space.yaml").write_text(yaml.safe_dump(content))
-
-
-class Ended(NamedTuple):
-    """A run that somebody cut short."""
-
-    code: int
-    said: str
-
-
-def cut_short(
-    folder: Path, *words: str, at: str, by: Callable[[subprocess.Popen], None]
-) -> Ended:
-    """Run a search until it says something, then do something to it."""
-    said, is_done = "", False
-    with subprocess.Popen(
-        command("run", *words),
-        cwd=folder,
-        env=environment() | IMPATIENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # of which nothing is left below
-    ) as process:
-        try:
-            for line in process.stderr:
-                said += line
-                if at in line and not is_done:
-                    is_done = True
-                    by(process)
-            code = process.wait(60)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-    assert is_done, said
-    return Ended(code, said)
-
-
-def press_ctrl_c(process: subprocess.Popen) -> None:
-    process.send_signal(signal.SIGINT)
-
-
-def kill_cluster(process: subprocess.Popen) -> None:
-    for pid in children_of(process.pid):
-        name = Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]
-        if Path(name).name in {"gcs_server", "raylet"}:
-            os.kill(pid, signal.SIGKILL)
-
-
-def children_of(pid: int) -> list[int]:
-    files = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(word) for file in files for word in file.read_text().split()]
-
-
-def search_of(folder: Path) -> SearchRecord:
-    (found,) = (folder / "runs").glob("tiny-*")
-    return SearchRecord.load(found)
-
-
-def without_times(metrics: dict[str, float]) -> dict[str, float]:
-    kept = ("val/", "train/", "epoch")
-    return {key: value for key, value in metrics.items() if key.startswith(kept)}
-
-
-def trials_of(record: SearchRecord) -> dict[int, object]:
-    return {
-        number: (trial.params, trial.status, [without_times(epoch) for epoch in trial.epochs])
-        for number, trial in sorted(record.trials.items())
-    }
-
-
-def study_of(record: SearchRecord) -> list[object]:
-    study = optuna.load_study(study_name=record.search, storage=open_storage(record.folder))
-    return [
-        (trial.state, trial.values, trial.params, trial.intermediate_values, trial.user_attrs)
-        for trial in study.trials
-        if "ragsearch.trial" in trial.user_attrs
-    ]
-
-
-def runs_of(folder: Path, record: SearchRecord) -> dict[str, object]:
-    """Return what MLflow has of a search: of each run its end, parameters, every metric."""
-    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    experiment = client.get_experiment_by_name("tiny").experiment_id
-    (parent,) = client.search_runs([experiment], f"tags.`ragsearch.id` = '{record.id}'")
-    children = client.search_runs(
-        [experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
-    )
-    found = {"search": parent.info.status}
-    for run in children:
-        number = run.data.tags["ragsearch.trial"]
-        assert number not in found, f"trial {number} has two runs"
-        found[number] = (
-            run.info.status,
-            run.data.tags["ragsearch.status"],
-            run.data.params,
-            {
-                key: [
-                    (point.step, point.value)
-                    for point in client.get_metric_history(run.info.run_id, key)
-                ]
-                for key in without_times(run.data.metrics)
-            },
-        )
-    return found
 
 
 @pytest.fixture(scope="module")

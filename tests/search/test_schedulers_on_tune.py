@@ -71,20 +71,21 @@ def watched(space_of, tmp_path):
             budget={"trials": trials},
         )
         watcher = Watcher()
-        record = SearchRecord(tmp_path, "tiny", "val/em", "max", {}, "")
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        record = SearchRecord(folder, "tiny", "val/em", "max", {}, "")
         end = EndOfSearch(Budget(spec.file.budget, record))
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(follow_a_curve, n_epochs=n_epochs), {"cpu": 1}
             ),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(spec, SearchStudy(spec, tmp_path), (), end),
+                search_alg=StudySearcher(spec, SearchStudy(spec, folder), (), end),
                 scheduler=make_scheduler(spec),
                 num_samples=most_trials(spec),
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                name="tune", storage_path=str(tmp_path), callbacks=[watcher], verbose=0
+                name="tune", storage_path=str(folder), callbacks=[watcher], verbose=0
             ),
         )
         results = tuner.fit()
@@ -115,6 +116,12 @@ def test_pbt_has_the_worst_go_on_from_the_best_with_a_changed_value(watched):
     for one in rows.values():
         assert one[-1][0] == 6
         assert all(1e-4 <= rate <= 1e-1 for _, _, rate in one)
+
+
+def test_the_same_seed_changes_a_population_the_same_way(watched):
+    before = watched(6, 4, name="pbt", mutable=[RATE])
+
+    assert watched(6, 4, name="pbt", mutable=[RATE]) == before
 
 
 def test_pb2_changes_values_within_their_domain(watched):

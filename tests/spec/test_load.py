@@ -155,6 +155,59 @@ def test_a_wrong_override_is_a_mistake_at_the_option(path: Path, override: str, 
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("line", "option", "message", "way_out"),
+    [
+        (
+            "search: {startup_trials: 3}",
+            "search.algorithm=random",
+            "search.startup_trials: has no use, as search.algorithm is random; leave it out",
+            "search.startup_trials=null",
+        ),
+        (
+            "search: {scheduler: {eta: 2}}",
+            "search.scheduler.name=none",
+            "search.scheduler.eta: has no use, as search.scheduler.name is none; leave it out",
+            "search.scheduler.eta=3",
+        ),
+        (
+            "    question_encoder_lr_ratio: 0.5",
+            "trial.model.freeze_question_encoder=true",
+            (
+                "trial.optim.question_encoder_lr_ratio: has no use, as "
+                "model.freeze_question_encoder is true; leave it out"
+            ),
+            "trial.optim.question_encoder_lr_ratio=1.0",
+        ),
+    ],
+)
+def test_a_key_of_the_file_that_an_option_makes_useless_is_taken_back_by_another(
+    path: Path, line: str, option: str, message: str, way_out: str
+):
+    place = (
+        "    effective_batch: 16"
+        if line.startswith(" ")
+        else "search: {scheduler: {min: 1, eta: 3}}"
+    )
+    path.write_text(VALID.replace(place, line))
+    load_spec(path)
+
+    with pytest.raises(BadInputError) as caught:
+        load_spec(path, [option])
+
+    assert str(caught.value).endswith(f": {message}, or say -o {way_out}")
+    load_spec(path, [option, way_out])
+
+
+def test_a_key_that_the_file_itself_makes_useless_is_to_be_left_out(path: Path):
+    path.write_text(
+        VALID.replace("search: {", "search: {algorithm: random, startup_trials: 3, ")
+    )
+
+    with pytest.raises(BadInputError, match=r"is random; leave it out$"):
+        load_spec(path)
+
+
 def test_mistakes_of_options_come_after_those_of_the_file(path: Path):
     path.write_text(VALID.replace("trials: 4", "trials: 0"))
 

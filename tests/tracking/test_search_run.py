@@ -33,6 +33,21 @@ def test_a_search_becomes_one_run_with_its_settings_and_files(tmp_path):
     ]
 
 
+def test_figures_that_are_told_again_are_written_once(tmp_path):
+    search = open_run(tmp_path)
+    client = MlflowClient(search.uri)
+    tags = {"mlflow.parentRunId": search.run_id, "ragsearch.trial": "2"}
+    trial = client.create_run(search.experiment_id, tags=tags).info.run_id
+
+    for em in (0.25, 0.25, 0.5):
+        search.log_metrics({"best/val/em": em})
+        search.add_rescored(2, {"retrieval.n_docs": 3}, {"rescored/val/em": em})
+
+    for run, key in ((search.run_id, "best/val/em"), (trial, "rescored/val/em")):
+        told = client.get_metric_history(run, key)
+        assert [point.value for point in told] == [0.25, 0.5]
+
+
 def test_artifacts_lie_beside_the_database_wherever_the_command_ran(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
