@@ -47,7 +47,10 @@ def index(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
         {},  # 11 questions, 4 a step: the last step leaves one worker a single question
         {"model__type": "rag_token", "optim__effective_batch": 5, "train__batch_size": 2},
         {"retrieval__backend": "torch_distributed", "retrieval__prefetch": 1},
-        pytest.param({"train__compile": True}, marks=really_compiled),
+        # ten times slower: Adam makes whole steps of what rounds otherwise in compiled code
+        pytest.param(
+            {"train__compile": True, "optim__learning_rate": 5e-4}, marks=really_compiled
+        ),
     ],
     ids=["rag_sequence", "rag_token-parts", "torch_distributed-prefetch", "compiled"],
 )
