@@ -142,6 +142,7 @@ def _trial(plan: TrainPlan, models: BenchModels, batch: int, device: Device) -> 
             "batch_size": batch,
             "eval_batch_size": batch,
             "max_epochs": 1,
+            "compile": plan.compile,
             "precision": "32" if device is Device.CPU else "bf16-mixed",
         },
     })

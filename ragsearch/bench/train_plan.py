@@ -10,6 +10,7 @@ from enum import StrEnum
 from ragsearch.bench.plan import out_of_range
 from ragsearch.errors import BadInputError, Mistake
 from ragsearch.retrieval.memory import available_bytes
+from ragsearch.training.compiler import why_not_compiled
 
 
 class Size(StrEnum):
@@ -69,6 +70,8 @@ class TrainPlan:
     n_passages: int = 10_000
     prefetch: int = 0
     """`retrieval.prefetch` of ragsearch's design."""
+    compile: bool = False
+    """`train.compile` of ragsearch's design."""
 
     def batch_of(self, size: Size) -> int:
         """Return the questions of a step."""
@@ -93,9 +96,14 @@ class TrainPlan:
             ranges["--steps"] = (self.steps, 1, 100_000)
         if self.batch is not None:
             ranges["--batch"] = (self.batch, 1, 1024)
-        mistakes = [*out_of_range(ranges), *self._no_room()]
+        mistakes = [*out_of_range(ranges), *self._no_room(), *self._no_compiler()]
         if mistakes:
             raise BadInputError(mistakes)
+
+    def _no_compiler(self) -> Iterator[Mistake]:
+        why_not = why_not_compiled(on_gpu=Device.CUDA in self.devices)
+        if self.compile and why_not:
+            yield Mistake("--compile", "", why_not)
 
     def _no_room(self) -> Iterator[Mistake]:
         memory = available_bytes()

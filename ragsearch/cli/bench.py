@@ -133,6 +133,9 @@ def train(  # noqa: PLR0913 - a bench has that many settings
     prefetch: Annotated[
         int, typer.Option(help="retrieval.prefetch of ragsearch's design: 0 or 1.")
     ] = 0,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="train.compile of ragsearch's design.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Measure training and validation in three designs.
@@ -165,6 +168,7 @@ def train(  # noqa: PLR0913 - a bench has that many settings
         n_docs=n_docs,
         n_passages=passages,
         prefetch=prefetch,
+        compile=compiled,
     )
     plan.check()
     from ragsearch.bench.train import measure

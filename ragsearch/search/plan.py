@@ -5,7 +5,6 @@ Reads model configurations as JSON and file sizes; loads no model, no index and 
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from ragsearch.retrieval.memory import readable
 from ragsearch.search.afterwards import lines
 from ragsearch.search.automatic import longest, most_trials, scheduler_of, searcher_of
 from ragsearch.search.cores import AtOnce, n_replicas, trials_at_once
+from ragsearch.search.machine import beyond_machine, machine
 from ragsearch.spec import Spec
 from ragsearch.spec.index_section import IndexSection
 from ragsearch.spec.search_rules import rung_epochs
@@ -142,11 +142,11 @@ def make_plan(spec: Spec, inputs: Inputs) -> Plan:
 
     Raises:
         BadInputError: If a trial asks for more than this machine has, and Ray runs only here;
-            if question encoder and index have vectors of different width; if an index folder
-            lacks files.
+            or it has no compiler for `train.compile`; if question encoder and index have
+            vectors of different width; if an index folder lacks files.
     """
     mistakes = [*_damaged_folders(spec)]
-    mistakes = mistakes or [*_oversized(spec), *_unequal_widths(spec)]
+    mistakes = mistakes or [*beyond_machine(spec), *_unequal_widths(spec)]
     if mistakes:
         raise BadInputError(mistakes)
     at_once = _at_once(spec)
@@ -162,7 +162,7 @@ def make_plan(spec: Spec, inputs: Inputs) -> Plan:
         max_epochs=longest(spec),
         rungs=tuple(rungs(spec)),
         concurrent=concurrent,
-        cores=_machine()["cpu"] if spec.file.resources.cluster == "local" else None,
+        cores=machine()["cpu"] if spec.file.resources.cluster == "local" else None,
         cpu=spec.file.resources.per_trial.all_cpu,
         search_threads=sum(index.replicas for index in indexes) * spec.file.pool.threads,
         n_train=inputs.n_train,
@@ -217,20 +217,6 @@ def _damaged_folders(spec: Spec) -> Iterator[Mistake]:
                 yield spec.mistake(f"indexes.{name}.folder", f"{mistake.place}: {mistake.what}")
 
 
-def _oversized(spec: Spec) -> Iterator[Mistake]:
-    """Find what a trial asks for and this machine has not."""
-    if spec.file.resources.cluster != "local":
-        return
-    asked, have = spec.file.resources.per_trial, _machine()
-    for kind, want in (("cpu", asked.all_cpu), ("gpu", asked.all_gpu)):
-        if want > have[kind]:
-            what = (
-                f"a trial asks for {want:g} and this machine has {have[kind]}; ask for less "
-                "or join a larger cluster with resources.cluster"
-            )
-            yield spec.mistake(f"resources.per_trial.{kind}", what)
-
-
 def _unequal_widths(spec: Spec) -> Iterator[Mistake]:
     """Find indexes whose vectors the question encoder's cannot be multiplied with."""
     told = set()
@@ -282,24 +268,11 @@ def _at_once(spec: Spec) -> AtOnce | None:
     if resources.cluster != "local":
         most = resources.max_concurrent
         return None if most is None else AtOnce(most, "")
-    asked, have = resources.per_trial, _machine()
+    asked, have = resources.per_trial, machine()
     fit = [int(have["cpu"] / asked.all_cpu)]
     if asked.gpu:
         fit.append(int(have["gpu"] / asked.all_gpu))
     return trials_at_once(spec, min(fit), have["cpu"])
-
-
-def _machine() -> dict[str, int]:
-    return {"cpu": len(os.sched_getaffinity(0)), "gpu": _n_gpus()}
-
-
-def _n_gpus() -> int:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([device for device in visible.split(",") if device.strip()])
-    return sum(
-        1 for device in Path("/dev").iterdir() if re.fullmatch(r"nvidia\d+", device.name)
-    )
 
 
 def _index_plan(spec: Spec, inputs: Inputs, name: str) -> IndexPlan:

@@ -185,6 +185,12 @@ class TrainSection(Section):
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory,
     slower, the same result."""
+    compile: bool = False
+    """Have torch compile the modules of a training step: the same result up to rounding and the
+    draws of dropout. The first step of a process takes a minute more, a third of that where the
+    code is on disk already, and nothing for the next trial of the same process that has the
+    same models and dropout. For long trials on a GPU; on a CPU no gain was measured. Needs a
+    compiler (g++) and the headers of Python."""
     profile: bool = False
     """Keep a profiler's trace of optimiser steps 2 to 5 of every trial: `trace.json.gz` in its
     folder and an artifact of its MLflow run, to be opened with Perfetto."""

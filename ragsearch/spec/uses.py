@@ -62,6 +62,7 @@ _OF_TRAINING = (
     "train.early_stopping_patience",
     "train.batch_size",
     "train.gradient_checkpointing",
+    "train.compile",
     "train.profile",
     "retrieval.prefetch",
 )

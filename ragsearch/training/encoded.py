@@ -146,7 +146,7 @@ def encoder_states(model: TrialModel, contexts: Contexts) -> Float[Tensor, "R S 
 
     Padding is half of the tokens where contexts are read as they come. States of padding are 0.
     """
-    encoder: Any = model.generator.get_encoder()  # Any: declared as any module
+    encoder = model.in_step(model.generator.get_encoder())
     mask = contexts.attention_mask
     lengths = mask.sum(dim=-1)
     order, width, groups = lengths.argsort(), mask.shape[1], []

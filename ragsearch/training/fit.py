@@ -103,7 +103,6 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
         DivergedError: If a loss or the question encoder's output is no longer finite, or the
             validation loss far above that of guessing.
     """
-    train, val = questions
     origin = origin_of(
         trial,
         questions,
@@ -118,19 +117,22 @@ def fit_trial(  # noqa: PLR0913 (what a trial is made of, and who trains it)
     keeper = Keeper(origin, order, before)
     if keeper.so_far.is_over:
         return
+    model = _seeded(trial, seed, workers)
+    pipeline = Pipeline(model, retriever, tokens_for(tokens, model, retriever))
+    module = RagModule(pipeline, workers, keeper.so_far.done, times_answers=times_answers)
+    train, val = questions
+    steps = Steps(_loader(train, trial.optim.effective_batch, order), workers)
+    asked = _validations(val, workers, trial.train.eval_batch_size, rung_examples, seed)
+    fit_module(module, steps, asked, _Reporter(module, objective, report, asked, keeper))
+
+
+def _seeded(trial: TrialSection, seed: int, workers: Workers) -> TrialModel:
+    """Return the model of a trial, all random numbers drawn from now on being this worker's."""
     pl.seed_everything(seed, verbose=False)
     model = assemble(trial)
     if workers.rank:
         torch.manual_seed(seed + workers.rank)  # dropout of its own, on questions of its own
-    pipeline = Pipeline(model, retriever, tokens_for(tokens, model, retriever))
-    module = RagModule(pipeline, workers, keeper.so_far.done, times_answers=times_answers)
-    asked = _validations(val, workers, trial.train.eval_batch_size, rung_examples, seed)
-    fit_module(
-        module,
-        Steps(_loader(train, trial.optim.effective_batch, order), workers),
-        asked,
-        _Reporter(module, objective, report, asked, keeper),
-    )
+    return model
 
 
 def _validations(

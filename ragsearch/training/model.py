@@ -11,10 +11,11 @@ Axes: B questions, L question tokens, D embedding size.
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int64
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -39,8 +40,10 @@ from ragsearch.training.encoder_only import open_encoder_only
 from ragsearch.training.lora import add_adapters, merge, plain_weights, unmerge
 from ragsearch.training.loss import ModelType
 from ragsearch.training.parts import (
+    check_compiler,
     check_length,
     check_vocabulary,
+    compiled,
     first_line,
     keep_no_activations,
     open_generator,
@@ -64,6 +67,7 @@ class TrialModel(ABC):
     network: Any  # Any: Transformers' classes are hardly typed
     generator_tokenizer: PreTrainedTokenizerBase
     trial: TrialSection
+    _compiled: dict[nn.Module, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         # `generate` fills what a call leaves open from here: no model's own habits slip in.
@@ -93,6 +97,18 @@ class TrialModel(ABC):
     @abstractmethod
     def context_builder(self) -> ContextBuilder:
         """Return what joins questions and passages as the generator is to read them."""
+
+    def in_step(self, part: nn.Module) -> Any:  # noqa: ANN401 - hardly typed
+        """Return a part as a step calls it: compiled where gradients are kept, if so asked.
+
+        To validate and to answer it runs as it is: a cache that grows by a token at a time
+        would be compiled for again and again.
+        """
+        if not (self.trial.train.compile and torch.is_grad_enabled()):
+            return part
+        if part not in self._compiled:
+            self._compiled[part] = compiled(part)
+        return self._compiled[part]
 
     def start_training(self) -> None:
         """Switch dropout on where weights are trained.
@@ -175,7 +191,7 @@ class RagModel(TrialModel):
             max_length=self.trial.train.max_source_length,
             return_tensors="pt",
         ).to(self.network.device)
-        output = self.question_encoder(
+        output = self.in_step(self.question_encoder)(
             input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
         )
         return pool(
@@ -233,8 +249,10 @@ def assemble(trial: TrialSection) -> TrialModel:
         A model in float32 with the weights of its parts.
 
     Raises:
-        BadInputError: If a part cannot be loaded or lacks a setting the trial asks for.
+        BadInputError: If a part cannot be loaded or lacks a setting the trial asks for, or a
+            compiler is missing.
     """
+    check_compiler(trial)
     is_closed = trial.model.type == "closed_book"
     model = _assemble_closed_book(trial) if is_closed else _assemble_rag(trial)
     for part in model.parts:

@@ -5,6 +5,7 @@ A part is named by a folder or a hub id: of a model of its own, or of a whole RA
 Weights are safetensors, opened in float32; a model that lacks some is refused.
 """
 
+import platform
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -35,11 +36,13 @@ from ragsearch.index.encoder import (
 )
 from ragsearch.spec import ModelSection, TrialSection
 from ragsearch.spec.models import OPTIONAL_KEYS
+from ragsearch.training.compiler import why_not_compiled
 
 _DROPOUT_KEYS = ("dropout", "dropout_rate")  # BART's word, T5's word
 _NONE = "generator has none; leave the key out"
 _CHECKPOINT: Any = RagTokenForGeneration  # Any: its loader is hardly typed, and the next one's
 _TOKENIZERS: Any = RagTokenizer
+_MOST_VARIANTS = 64  # more values of dropout than a process has trials
 _N_INVENTED_TOKENS = 5  # what Transformers makes up where a folder has no vocabulary
 
 
@@ -253,6 +256,28 @@ def keep_no_activations(part: nn.Module, trial: TrialSection) -> None:
         warnings.simplefilter("ignore", FutureWarning)
         # the reentrant kind gives no gradient where no input has one, as token ids have none
         able.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+
+
+def check_compiler(trial: TrialSection) -> None:
+    """Refuse a trial that is to be compiled, where something is missing for that.
+
+    Raises:
+        BadInputError: If it is.
+    """
+    why_not = why_not_compiled(on_gpu=torch.cuda.is_available())
+    if trial.train.compile and why_not:
+        raise BadInputError.single(platform.node(), why_not, key="trial.train.compile")
+
+
+def compiled(part: nn.Module) -> Any:  # noqa: ANN401 - hardly typed
+    """Return what runs a part as compiled code, for batches of every size.
+
+    It is compiled at its first run, and in one process once for all trials that are alike; what
+    torch takes for constants, such as dropout, makes another variant.
+    """
+    # of a module with more variants torch compiles no more, and runs it as it is: 8 by default
+    torch._dynamo.config.recompile_limit = _MOST_VARIANTS  # noqa: SLF001 - has no other name
+    return torch.compile(part, dynamic=True)
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, name: str) -> None:

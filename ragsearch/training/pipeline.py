@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -188,7 +188,8 @@ class Pipeline:
     def _frozen_vector(self, question: str) -> Float[Tensor, " D"]:
         vector = self._frozen_vectors.get(question)
         if vector is None:
-            vector = self._rag.encode_questions([question])[0].detach().cpu()
+            with torch.no_grad():
+                vector = self._rag.encode_questions([question])[0].cpu()
             if len(self._frozen_vectors) < _N_KEPT:
                 self._frozen_vectors[question] = vector
         return vector
@@ -237,11 +238,13 @@ class Pipeline:
     ) -> Float[Tensor, "BK T V"]:
         """Return the generator's logits on every context, teacher-forced on the labels."""
         n_docs = doc_scores.shape[1]
-        generator: Any = self.model.generator  # Any: hardly typed
+        generator = self.model.in_step(self.model.generator)
+        written = shift_right(self.model, labels.ids).repeat_interleave(n_docs, dim=0)
         logits: Tensor = generator(
             encoder_outputs=BaseModelOutput(encoder_states(self.model, contexts)),
             attention_mask=contexts.attention_mask,
-            decoder_input_ids=shift_right(self.model, labels.ids).repeat_interleave(n_docs, 0),
+            # no view: of one, torch compiles for the shape of what it is a view of, too
+            decoder_input_ids=written.clone(),
             use_cache=False,
         ).logits
         return logits

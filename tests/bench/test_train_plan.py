@@ -24,6 +24,14 @@ def test_what_cannot_be_measured_is_refused(changes, message):
         replace(TrainPlan(sizes=(Size.TINY,)), **changes).check()
 
 
+def test_what_is_compiled_needs_a_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+
+    TrainPlan(sizes=(Size.TINY,)).check()
+    with pytest.raises(BadInputError, match=r"--compile: needs a C\+\+ compiler"):
+        TrainPlan(sizes=(Size.TINY,), compile=True).check()
+
+
 def test_all_mistakes_are_told_at_once():
     with pytest.raises(BadInputError) as refused:
         TrainPlan(sizes=(Size.TINY,), steps=0, batch=0, prefetch=2).check()

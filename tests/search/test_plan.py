@@ -191,3 +191,21 @@ def test_a_warm_up_that_takes_the_whole_trial_is_told_of(space_of, warmup_steps,
 
     what = "space.yaml:.*optim.warmup_steps: 8 steps of warm-up are all of the 8 that"
     assert any(re.search(what, warning) for warning in warnings) == warns
+
+
+@pytest.mark.parametrize(
+    ("sections", "where"),
+    [
+        ({"trial": {"train": {"compile": True}}}, "trial.train.compile"),
+        ({"space": {"train.compile": {"choice": [False, True]}}}, "space.train.compile"),
+    ],
+)
+def test_what_is_compiled_needs_a_compiler_on_this_machine(
+    space_of, monkeypatch, sections, where
+):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+
+    _plan(space_of())
+    _plan(space_of(**sections, resources={"cluster": "auto"}))
+    with pytest.raises(BadInputError, match=rf"space\.yaml:\d+: {where}: needs a C\+\+ comp"):
+        _plan(space_of(**sections))

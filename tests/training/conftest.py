@@ -1,6 +1,9 @@
 """What the tests of training share: questions, a trial, and a retriever in ten lines."""
 
+import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +15,21 @@ from ragsearch.index.encoder import TextEncoder
 from ragsearch.index.hits import Hits
 from ragsearch.index.store import Passage
 from ragsearch.spec import TrialSection
+from ragsearch.training.compiler import why_not_compiled
 from tests.tiny import Tiny
 
 MakeTrial = Callable[..., TrialSection]
+
+really_compiled = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        why_not_compiled(on_gpu=False) is not None,
+        reason=f"torch.compile {why_not_compiled(on_gpu=False)}",
+    ),
+    # torch 2.13 warns of itself when it compiles
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +82,17 @@ def retriever(tiny: Tiny) -> FakeRetriever:
     encoder = TextEncoder.load(tiny.context_encoder)
     vectors = encoder.encode_passages([row.title for row in rows], [row.text for row in rows])
     return FakeRetriever(passages, vectors)
+
+
+@pytest.fixture(scope="session")
+def steady_encoder(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the question encoder without dropout, of which two runs draw other numbers."""
+    folder = tmp_path_factory.mktemp("models") / "question_encoder"
+    shutil.copytree(tiny.question_encoder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 @pytest.fixture(scope="session")

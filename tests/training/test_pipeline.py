@@ -52,6 +52,26 @@ def test_training_starts_answers_with_the_token_that_generation_starts_from(
     assert begun[0] == begun[1] == model.generator.config.decoder_start_token_id
 
 
+def test_what_the_generator_is_to_write_is_no_view(
+    make_trial: MakeTrial, retriever: FakeRetriever
+) -> None:
+    """Of a view torch compiles for the shape of the whole, too: again for most batches."""
+    model = assemble(make_trial("bart"))
+    pipeline = Pipeline(model, retriever)
+    is_view: list[bool] = []
+    model.generator.register_forward_pre_hook(
+        lambda _, __, told: is_view.append(told["decoder_input_ids"]._is_view()),
+        with_kwargs=True,
+    )
+    questions = ["which city?", "which river?"]
+    found = pipeline.retrieve(questions, 3)
+
+    labels = pipeline.labels(["Baba", "Do"])
+    pipeline.logits(pipeline.read(questions, found), found.doc_scores, labels)
+
+    assert is_view == [False]
+
+
 class HalfPrecision(FakeRetriever):
     """Sends vectors as a pool does: coarse, beside scores that are not."""
 
