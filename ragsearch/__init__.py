@@ -23,7 +23,7 @@ The map: the packages in the order the data travels, each with its modules in th
                   marginal decode metrics workers evaluation sweep latency collapse optimizer
                   rungs module origin randomness state trace fit
     tracking    MLflow: a run a search, a run a trial
-                  search_run trials final child
+                  search_run trials final writer child
     search      many trials: planned, proposed, stopped, recorded
                   automatic cores machine plan run lock inputs agree widen tokens launch cluster
                   journal record front afterwards study space samplers searcher scheduler

@@ -15,7 +15,8 @@ from ragsearch.search.record import FinalRun, SearchRecord, TrialRecord
 from ragsearch.search.rescoring import rescore
 from ragsearch.search.trainable import TrialJob
 from ragsearch.spec import with_values
-from ragsearch.tracking import FinalChild, SearchRun
+from ragsearch.tracking.final import FinalChild
+from ragsearch.tracking.search_run import SearchRun
 
 log = logging.getLogger(__name__)
 

@@ -45,7 +45,8 @@ from ragsearch.search.trainable import (
 )
 from ragsearch.spec import Spec
 from ragsearch.spec.schema import BudgetSection
-from ragsearch.tracking import Known, SearchRun, TrialRuns
+from ragsearch.tracking.search_run import SearchRun
+from ragsearch.tracking.trials import Known, TrialRuns
 
 log = logging.getLogger(__name__)
 

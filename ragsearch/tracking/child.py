@@ -63,6 +63,19 @@ class Point:
         return Metric(self.key, self.value, self.time_ms, self.step)
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What MLflow has taken of what was known of a trial."""
+
+    run_id: str | None
+    has_params: bool
+    is_closed: bool
+    n_points: int
+    """Of the oldest ones."""
+    n_files: int
+    """Of the first ones."""
+
+
 @dataclass
 class Child:
     """The run of one trial, as far as it is known."""
@@ -122,6 +135,17 @@ class Child:
     def end(self, status: str, reason: str | None, time_ms: int) -> None:
         """Note how the trial ended, and why."""
         self.status, self.reason, self.end_ms = status, reason, time_ms
+
+    def told(self, n_points: int, n_files: int) -> Told:
+        """Say what MLflow has, of so many points and files that were here before."""
+        n_points, n_files = n_points - len(self.points), n_files - len(self.files)
+        return Told(self.run_id, self.has_params, self.is_closed, n_points, n_files)
+
+    def note_told(self, told: Told) -> None:
+        """Take note of what MLflow has by now."""
+        self.run_id, self.has_params = told.run_id, told.has_params
+        self.is_closed = told.is_closed
+        del self.points[: told.n_points], self.files[: told.n_files]
 
     def bring_up_to_date(self, client: MlflowClient, parent: Parent) -> None:
         """Tell MLflow everything it does not know yet; raises what MLflow raises."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, Run
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
 from ragsearch.errors import BadInputError, Mistake
 from ragsearch.tracking.child import (
@@ -27,13 +26,13 @@ from ragsearch.tracking.child import (
 )
 from ragsearch.tracking.final import FinalChild
 from ragsearch.tracking.trials import HowItEnded, Resolve, TrialRuns
+from ragsearch.tracking.writer import TROUBLE
 
 log = logging.getLogger(__name__)
 
 IDENTITY_TAG = "ragsearch.id"
 
 _SQLITE = "sqlite:///"
-_TROUBLE = (MlflowException, SQLAlchemyError, OSError)
 
 
 class SearchRun:
@@ -80,7 +79,7 @@ class SearchRun:
             found = _experiment(client, uri, experiment)
             parent = _parent(client, str(found.experiment_id), name, identity)
             _describe(client, parent.run_id, params, tags)
-        except _TROUBLE as error:
+        except TROUBLE as error:
             first = str(error).strip().partition("\n")[0]
             what = f"MLflow cannot be used at {uri!r}: {first}; give another URI"
             raise BadInputError([Mistake("tracking.uri", "", what)]) from error
@@ -107,7 +106,7 @@ class SearchRun:
             runs = found and client.search_runs(
                 [found.experiment_id], f"tags.`{IDENTITY_TAG}` = '{identity}'"
             )
-        except _TROUBLE as error:
+        except TROUBLE as error:
             first = str(error).strip().partition("\n")[0]
             log.warning("MLflow at %s cannot be used: %s", uri, first)
             return None
@@ -192,7 +191,7 @@ class SearchRun:
         """Tracking that fails after the start must not take the search down with it."""
         try:
             call()
-        except _TROUBLE as error:
+        except TROUBLE as error:
             log.warning("MLflow at %s: could not %s: %s", self.uri, what, error)
 
 

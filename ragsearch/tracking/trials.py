@@ -2,9 +2,9 @@
 
 In: what Tune says of trials, in the driver. Out: child runs under the search's parent run.
 Cost is per call and nearly independent of a call's size (3-20 ms each on SQLite, up to 100 on a
-busy machine), so metrics are gathered and written in batches, in a thread of its own: Tune's
-loop, which all trials wait for, waits for none of it. Nothing that goes wrong in MLflow reaches
-Tune.
+busy machine), so metrics are gathered and written in batches, by a process of its own for which
+a thread waits: Tune's loop, which all trials wait for, waits for none of it. Nothing that goes
+wrong in MLflow reaches Tune.
 """
 
 import logging
@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 from ray.tune.experiment import Trial
 from ray.tune.logger import LoggerCallback
-from sqlalchemy.exc import SQLAlchemyError
 from typing_extensions import override
 
 from ragsearch.tracking.child import STATUS_TAG, TRIAL_TAG, Child, Parent, children_of
+from ragsearch.tracking.writer import TROUBLE, Writer
 from ragsearch.training.trace import TRACE_FILE
 
 log = logging.getLogger(__name__)
@@ -35,9 +34,6 @@ _PATIENCE_S = 5.0  # how long a metric waits at most, and a failed call until it
 _LAST_TRIES = 3
 _LOOK_S = 1.0  # how often it is looked for what has waited long enough
 _MOST_WAITING = 256  # jobs for the thread, beyond which Tune waits for it
-
-# What MLflow's stores raise when they cannot be reached or refuse.
-_TROUBLE = (MlflowException, SQLAlchemyError, OSError)
 
 Resolve = Callable[[Mapping[str, object]], Mapping[str, object]]
 """From a trial's Tune config to the whole configuration under dotted names."""
@@ -108,7 +104,7 @@ class TrialRuns(LoggerCallback):
         self._children: dict[int, Child] = {}
         self._told: set[int] = set()
         self._look_at_s = self._retry_at_s = 0.0
-        self._client: MlflowClient | None = None
+        self._writer = Writer(uri)
         self._thread: Executor = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
         self._jobs = deque[Future[None]]()
 
@@ -118,6 +114,13 @@ class TrialRuns(LoggerCallback):
         Returns:
             How many metrics were lost.
         """
+        try:
+            return self._write_rest()
+        finally:
+            self._thread.shutdown()
+            self._writer.close()
+
+    def _write_rest(self) -> int:
         for attempt in range(_LAST_TRIES):
             self._retry_at_s = 0.0
             self._flush(list(self._children.values()))
@@ -170,10 +173,10 @@ class TrialRuns(LoggerCallback):
     def _statuses(self) -> dict[int, str]:
         """Return the status of each trial as MLflow has it; empty where it does not answer."""
         try:
-            self._client = self._client or MlflowClient(self._uri)
-            runs = children_of(self._client, self._parent, f"tags.`{TRIAL_TAG}` != ''")
+            client = MlflowClient(self._uri)
+            runs = children_of(client, self._parent, f"tags.`{TRIAL_TAG}` != ''")
             return {int(run.data.tags[TRIAL_TAG]): run.data.tags[STATUS_TAG] for run in runs}
-        except _TROUBLE:
+        except TROUBLE:
             return {}
 
     def _known(self, known: Known) -> Child:
@@ -244,9 +247,8 @@ class TrialRuns(LoggerCallback):
         if self._clock() < self._retry_at_s:
             return
         try:
-            self._client = self._client or MlflowClient(self._uri)
-            child.bring_up_to_date(self._client, self._parent)
-        except _TROUBLE as error:
+            self._writer.bring_up_to_date(child, self._parent)
+        except TROUBLE as error:
             self._retry_at_s = self._clock() + _PATIENCE_S
             first = str(error).strip().partition("\n")[0]
             log.warning("MLflow at %s does not take metrics, will retry: %s", self._uri, first)

@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ragsearch.errors import BadInputError
-from ragsearch.tracking import SearchRun
+from ragsearch.tracking.search_run import SearchRun
 
 
 def open_run(folder: Path, name: str = "kb-1") -> SearchRun:

@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from ray import tune
 
-from ragsearch.tracking import Known, SearchRun, TrialRuns
+from ragsearch.tracking.search_run import SearchRun
+from ragsearch.tracking.trials import Known, TrialRuns
 
 N_EPOCHS = 50
 N_TRIALS = 20
@@ -94,7 +95,22 @@ def history(search: SearchRun, run: Run, key: str) -> list[tuple[int, float]]:
 def callback(search: SearchRun, clock: Clock, ended=how_it_ended) -> TrialRuns:
     runs = search.trial_runs(resolve, ended)
     runs._clock, runs._sleep, runs._thread = clock, clock.sleep, AtOnce()
+    runs._writer = InProcess(MlflowClient(search.uri))
     return runs
+
+
+@dataclass
+class InProcess:
+    """A writer that is no process: quick to start, and its MLflow can be exchanged."""
+
+    client: object
+
+    def bring_up_to_date(self, child, parent) -> None:
+        """Write it here."""
+        child.bring_up_to_date(self.client, parent)
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 class AtOnce(Executor):
@@ -264,14 +280,14 @@ def test_the_trace_of_a_profiled_trial_is_an_artifact_of_its_run(search, clock, 
 
 def test_an_unreachable_mlflow_costs_no_metric_and_no_trial(search, clock, caplog):
     runs = callback(search, clock)
-    runs._client = Broken()
+    mlflow, runs._writer.client = runs._writer.client, Broken()
     trial = start(runs)
     report(runs, trial, 1)
     clock.sleep(6)
     runs.on_step_end(1, [])
     runs.log_trial_end(trial)
 
-    runs._client = None
+    runs._writer.client = mlflow
     clock.sleep(6)
     runs.on_step_end(2, [])
 
@@ -294,7 +310,7 @@ class Slow:
 
 def test_trials_do_not_wait_for_a_slow_mlflow(search):
     runs = search.trial_runs(resolve, how_it_ended)
-    runs._client = slow = Slow(search.uri)
+    runs._writer = InProcess(slow := Slow(search.uri))
 
     trial = start(runs)
     for epoch in range(1, N_EPOCHS + 1):
@@ -326,7 +342,7 @@ def test_a_trial_that_is_told_whole_takes_four_calls(search, clock):
 
 def test_what_is_lost_in_the_end_is_said(search, clock, caplog):
     runs = callback(search, clock)
-    runs._client = Broken()
+    runs._writer.client = Broken()
     report(runs, start(runs, 4), 1)
 
     n_lost = runs.finish()
@@ -449,7 +465,6 @@ class StopTrialFive(tune.Stopper):
 @pytest.mark.usefixtures("local_ray")
 def test_every_result_of_a_real_search_is_in_mlflow_once(search, tmp_path):
     runs = search.trial_runs(resolve, how_it_ended)
-    n_calls = count_calls(runs)
     tune.Tuner(
         tune.with_resources(toy_trial, {"cpu": 0.5}),
         param_space={"trial": tune.grid_search([*range(N_TRIALS)]), "x": 0.01},
@@ -472,9 +487,6 @@ def test_every_result_of_a_real_search_is_in_mlflow_once(search, tmp_path):
         assert history(search, found[number], "val/em") == [
             (epoch, pytest.approx(0.01 * epoch)) for epoch in range(1, N_EPOCHS + 1)
         ]
-    # create, parameters, end (tag and status), and the metrics in one call; rarely in more,
-    # where a trial takes longer than the five seconds metrics may wait
-    assert len(n_calls) < N_TRIALS * (N_EPOCHS / 2)
 
 
 def count_calls(runs: TrialRuns) -> list[str]:
@@ -486,5 +498,5 @@ def count_calls(runs: TrialRuns) -> list[str]:
             calls.append(name)
             return getattr(client, name)
 
-    runs._client = Noted()
+    runs._writer = InProcess(Noted())
     return calls
