@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from ragsearch.tracking import FinalChild
+from ragsearch.tracking.final import FinalChild
 from ragsearch.tracking.child import Parent
 
 FINAL = FinalChild(
