@@ -6,8 +6,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from ragsearch.tracking.final import FinalChild
 from ragsearch.tracking.child import Parent
+from ragsearch.tracking.final import FinalChild
 
 FINAL = FinalChild(
     trial=1,
