@@ -50,14 +50,31 @@ def make_scheduler(spec: Spec) -> TrialScheduler:
         case "pbt" | "pb2":
             return make_population(spec, name)
         case _:
-            return FIFOScheduler()  # type: ignore[no-untyped-call] # Ray leaves it so
+            return _NoStopping()  # type: ignore[no-untyped-call] # Ray leaves it so
 
 
 def _is_baseline(trial: Trial) -> bool:
     return bool(trial.config[TRIAL_KEY] == 0)
 
 
-class _BaselineKeeper(TrialScheduler):
+class _InTurn(TrialScheduler):
+    """Trials that start in turn, each on a worker that is free or else on one of its own.
+
+    Ray would have the first trial whose worker is starting take over one that is free, and
+    throw away the one that is starting: where trials are shorter than the start of a worker, it
+    never ends starting some.
+    """
+
+    @override
+    def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
+        return None  # what is pending is started without
+
+
+class _NoStopping(_InTurn, FIFOScheduler):
+    """Every trial runs to its end."""
+
+
+class _BaselineKeeper(_InTurn):
     """What ASHA and the median rule are to do otherwise than Ray has it."""
 
     @override
