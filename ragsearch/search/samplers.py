@@ -26,7 +26,6 @@ from optuna.samplers import (
     NSGAIISampler,
     QMCSampler,
     RandomSampler,
-    TPESampler,
 )
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -34,6 +33,7 @@ from typing_extensions import override
 
 from ragsearch.search.automatic import population, searcher_of, startup_trials
 from ragsearch.search.space import encoded
+from ragsearch.search.tpe import Tpe
 from ragsearch.spec import Domain, Parameter, Spec
 
 if TYPE_CHECKING:
@@ -77,17 +77,7 @@ def _random(_: Spec, seed: int) -> BaseSampler:
 
 
 def _tpe(spec: Spec, seed: int) -> BaseSampler:
-    return _tpe_of(seed, startup_trials(spec))
-
-
-def _tpe_of(seed: int, n_startup_trials: int) -> TPESampler:
-    return TPESampler(
-        seed=seed,
-        n_startup_trials=n_startup_trials,
-        multivariate=True,
-        group=True,  # parameters of one branch are modelled together, whatever others have
-        constant_liar=True,  # concurrent trials do not crowd one place
-    )
+    return Tpe(seed, startup_trials(spec))
 
 
 def _gp(spec: Spec, seed: int) -> BaseSampler:
@@ -174,7 +164,7 @@ class _Bohb(BaseSampler):
         self._random = RandomSampler(seed=seed)
         self._is_random = random.Random(seed).random() < _AT_RANDOM  # noqa: S311 - no secret
         self._n_enough = max(n_startup, n_params + 3)
-        self._model = _tpe_of(seed, 0)
+        self._model = Tpe(seed, 0)
         self._seen: Study | None = None
 
     @override

@@ -1,0 +1,96 @@
+"""TPE where there are very many trials: what it is shown, and what it still knows."""
+
+import math
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from ragsearch.search.tpe import MOST, Tpe, shown_of
+
+X = FloatDistribution(0.0, 1.0)
+N_MORE = 400
+
+
+def trial(x, value, state=TrialState.COMPLETE):
+    return create_trial(
+        state=state,
+        value=value if state is TrialState.COMPLETE else None,
+        params={"x": x},
+        distributions={"x": X},
+        intermediate_values={1: value},
+    )
+
+
+def study_of(trials, direction="maximize"):
+    made = optuna.create_study(direction=direction)
+    made.add_trials(trials)
+    return made
+
+
+def numbers(study):
+    return [one.number for one in study.get_trials(deepcopy=False)]
+
+
+def test_all_trials_are_shown_while_they_are_few():
+    study = study_of([trial(0.5, 0.0)] * 20)
+
+    assert shown_of(study) is study
+
+
+@pytest.mark.parametrize(("direction", "sign"), [("maximize", 1), ("minimize", -1)])
+def test_of_many_trials_the_best_and_the_latest_are_shown(direction, sign):
+    values = [float(n % 200) for n in range(MOST + N_MORE)]
+    study = study_of([trial(0.5, sign * value) for value in values], direction)
+
+    seen = numbers(shown_of(study))
+
+    assert len(seen) == MOST
+    assert seen == sorted(seen)
+    assert set(range(N_MORE + 100, MOST + N_MORE)) <= set(seen)  # the latest 900
+    best = sorted(range(N_MORE + 100), key=lambda n: -values[n])[:25]
+    assert set(best) <= set(seen)
+
+
+def test_trials_that_were_stopped_are_better_the_further_they_came():
+    stopped = [trial(0.5, math.nan, TrialState.PRUNED), trial(0.5, 9.0, TrialState.PRUNED)]
+    finished = [trial(0.5, -5.0)]
+    rest = [trial(0.5, 1.0, TrialState.PRUNED)] * 150
+    study = study_of([
+        *stopped,
+        *rest,
+        *finished,
+        *([trial(0.5, 0.0, TrialState.PRUNED)] * MOST),
+    ])
+
+    seen = numbers(shown_of(study))
+
+    assert 0 not in seen
+    assert {1, 152} <= set(seen)
+
+
+def test_several_objectives_are_shown_whole():
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    study.add_trials(
+        [create_trial(values=[0.0, 1.0], params={"x": 0.5}, distributions={"x": X})]
+        * (MOST + 1)
+    )
+
+    assert shown_of(study) is study
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_good_place_found_long_ago_is_not_forgotten():
+    rng = np.random.default_rng(1)
+    good = [trial(x, 1.0 - abs(x - 0.9)) for x in rng.uniform(0.85, 0.95, 40)]
+    poor = [trial(x, -x) for x in rng.uniform(0.0, 1.0, MOST + N_MORE)]
+    study = study_of([*good, *poor])
+
+    proposed = []
+    for seed in range(20):
+        study.sampler = Tpe(seed, 10)
+        proposed.append(study.ask({"x": X}).params["x"])
+
+    assert np.mean([0.8 < x < 1.0 for x in proposed]) > 0.8
