@@ -17,8 +17,9 @@ N_REPORTS = 3
 _METRICS = (
     "retrieval/p95_ms", "time/epoch_s", "time/retrieval_share", "train/loss",
     "train/question_encoder_grad_norm", "val/em", "val/f1", "val/hit_overlap",
-    "val/mrr_at_10", "val/nll", "val/prior_entropy", "val/recall_at_1", "val/recall_at_5",
-    "val/recall_at_10", "val/rouge_l", "val/top1_concentration", "val/unique_passage_ratio",
+    "val/mrr_at_10", "val/nll", "val/posterior_entropy", "val/prior_entropy",
+    "val/recall_at_1", "val/recall_at_5", "val/recall_at_10", "val/rouge_l",
+    "val/top1_concentration", "val/unique_passage_ratio",
 )  # fmt: skip
 """What a trial of the quickstart reports."""
 

@@ -66,6 +66,8 @@ class Prediction:
     """-log p(first answer | question), in nats."""
     n_tokens: int | None = None
     """Tokens of the first answer."""
+    posterior_entropy: float | None = None
+    """Entropy of p(passage | question, first answer), in nats."""
 
 
 _ROW = TypeAdapter(Prediction)
@@ -92,7 +94,7 @@ def prediction_of(bundle: str, scored: Retrieval, *, retrieves: bool) -> dict[st
         "passages": list(_passages(scored)),
     }
     if isinstance(scored, Example):
-        names = ("prediction", "em", "f1", "rouge_l", "nll", "n_tokens")
+        names = ("prediction", "em", "f1", "rouge_l", "nll", "n_tokens", "posterior_entropy")
         row |= {name: getattr(scored, name) for name in names}
     return row
 
@@ -243,4 +245,5 @@ def _answered(row: Prediction, retrieval: Retrieval, prediction: str) -> Example
         rouge_l=rouge_l(prediction, row.answers),
         nll=row.nll or 0.0,
         n_tokens=row.n_tokens or 0,
+        posterior_entropy=row.posterior_entropy,
     )

@@ -28,6 +28,7 @@ Sign = Literal[
     "val/unique_passage_ratio",
     "val/top1_concentration",
     "val/prior_entropy",
+    "val/posterior_entropy",
     "val/hit_overlap",
     "train/question_encoder_grad_norm",
 ]

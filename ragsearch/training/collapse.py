@@ -11,6 +11,9 @@ that late, these figures early. All are of the passages that the generator reads
 - `top1_concentration`: share of questions whose first passage is the most frequent first one.
 - `prior_entropy`: mean entropy, in nats, of p(passage | question), what RAG weighs passages by
   before it sees an answer: from 0, where one passage has all the weight, to log `n_docs`.
+- `posterior_entropy`: the same of p(passage | question, first answer), of answered questions:
+  near that of the prior where the generator tells no passage from another, as it does once it
+  has learnt to do without them.
 - `hit_overlap`: mean share of a question's passages that were found for it before training too;
   only where that is known, as it is inside a trial.
 """
@@ -21,12 +24,10 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ragsearch.data.questions import Question
 from ragsearch.index.store import Passage
-from ragsearch.training.evaluation import Retrieval, find
+from ragsearch.training.evaluation import Example, Retrieval, entropy, find
 from ragsearch.training.pipeline import Pipeline
 from ragsearch.training.workers import Workers
 
@@ -56,30 +57,34 @@ def collapse_signs(
     """
     known = [[]] * len(retrievals) if before is None else before
     mine = [
-        (_ids(one.passages), then, prior_entropy(one.doc_scores))
+        (_ids(one.passages), then, prior_entropy(one.doc_scores), _posterior_entropy(one))
         for one, then in zip(retrievals, known, strict=True)
     ]
     rows = workers.gather(mine)
-    hits = [now for now, _, _ in rows]
+    hits = [now for now, *_ in rows]
     firsts = Counter(ids[0] for ids in hits if ids)
     n_found, n_questions = sum(map(len, hits)), len(hits)
     signs = {
         "unique_passage_ratio": len(set(chain.from_iterable(hits))) / max(1, n_found),
         "top1_concentration": max(firsts.values(), default=0) / n_questions,
-        "prior_entropy": math.fsum(entropy for _, _, entropy in rows) / n_questions,
+        "prior_entropy": math.fsum(prior for _, _, prior, _ in rows) / n_questions,
     }
+    posteriors = [posterior for *_, posterior in rows if posterior is not None]
+    if len(posteriors) == n_questions:
+        signs["posterior_entropy"] = math.fsum(posteriors) / n_questions
     if before is None:
         return signs
-    overlaps = math.fsum(_overlap(now, then) for now, then, _ in rows)
+    overlaps = math.fsum(_overlap(now, then) for now, then, *_ in rows)
     return signs | {"hit_overlap": overlaps / n_questions}
 
 
 def prior_entropy(doc_scores: Sequence[float]) -> float:
-    """Return the entropy of softmax(scores) in nats; -inf, no passage, has no part in it."""
-    probabilities: Float[Tensor, " K"] = torch.softmax(
-        torch.tensor(doc_scores, dtype=torch.float64), dim=-1
-    )
-    return float(torch.special.entr(probabilities).sum())
+    """Return the entropy of what passages of such scores weigh, in nats."""
+    return entropy(torch.tensor(doc_scores, dtype=torch.float64))
+
+
+def _posterior_entropy(one: Retrieval) -> float | None:
+    return one.posterior_entropy if isinstance(one, Example) else None
 
 
 def _ids(passages: Iterable[Passage | None]) -> Hits:

@@ -96,6 +96,8 @@ class Example(Retrieval):
     """-log p(first answer | question), in nats."""
     n_tokens: int
     """Tokens of the first answer."""
+    posterior_entropy: float | None = None
+    """Entropy of p(passage | question, first answer), in nats; None where it was not kept."""
 
 
 def find(pipeline: Pipeline, questions: Sequence[Question]) -> Retrieved:
@@ -160,11 +162,18 @@ def answer_batch(model: TrialModel, reading: Reading) -> list[Example]:
             rouge_l=rouge_l(prediction, question.answers),
             nll=float(loss.nll[number]),
             n_tokens=int(loss.n_tokens[number]),
+            posterior_entropy=entropy(loss.joint[number]),
         )
         for number, (question, prediction) in enumerate(
             zip(reading.questions, predictions, strict=True)
         )
     ]
+
+
+def entropy(log_weights: Float[Tensor, " K"]) -> float:
+    """Return the entropy of softmax(log weights) in nats; -inf, no passage, adds nothing."""
+    probabilities: Float[Tensor, " K"] = torch.softmax(log_weights.double(), dim=-1)
+    return float(torch.special.entr(probabilities).sum())
 
 
 @torch.no_grad()

@@ -33,6 +33,9 @@ class MarginalLoss(NamedTuple):
     """The same with label smoothing: what training minimises."""
     n_tokens: Int64[Tensor, " B"]
     """Label tokens of each answer, its end token included."""
+    joint: Float[Tensor, "B K"]
+    """log p(passage, answer | question) of each passage; its softmax is p(passage | question,
+    answer)."""
 
 
 def marginal_loss(
@@ -56,36 +59,34 @@ def marginal_loss(
         label_smoothing: Share of the target spread evenly over the vocabulary.
 
     Returns:
-        One figure a question; nothing is averaged.
+        One figure a question, or a passage of it; nothing is averaged.
     """
     log_probs = torch.log_softmax(logits.float(), dim=-1)
     doc_log_probs = torch.log_softmax(doc_scores.float(), dim=-1)
     n_tokens = label_mask.sum(dim=-1)
-    nll = -_likelihood(kind, log_probs, doc_log_probs, labels, label_mask)
+    token = _likelihoods(log_probs, doc_log_probs, labels)
+    joint = _joint(token, doc_log_probs, label_mask)
+    if kind == "rag_sequence":
+        nll = -torch.logsumexp(joint, dim=-1)
+    else:
+        marginal = torch.logsumexp(token + doc_log_probs[:, :, None], dim=1)
+        nll = -marginal.masked_fill(~label_mask, 0.0).sum(dim=-1)
     if not label_smoothing:
-        return MarginalLoss(nll, nll, n_tokens)
+        return MarginalLoss(nll, nll, n_tokens, joint.detach())
     uniform = -_over_vocabulary(kind, log_probs, doc_log_probs, label_mask) / logits.shape[-1]
     smoothed = (1.0 - label_smoothing) * nll + label_smoothing * uniform
-    return MarginalLoss(nll, smoothed, n_tokens)
+    return MarginalLoss(nll, smoothed, n_tokens, joint.detach())
 
 
-def _likelihood(
-    kind: ModelType,
+def _likelihoods(
     log_probs: Float[Tensor, "BK T V"],
     doc_log_probs: Float[Tensor, "B K"],
     labels: Int64[Tensor, "B T"],
-    label_mask: Bool[Tensor, "B T"],
-) -> Float[Tensor, " B"]:
-    """Return log p(answer | question); the vocabulary is left before passages are summed."""
-    n_docs = doc_log_probs.shape[1]
-    targets = labels.repeat_interleave(n_docs, dim=0)
-    token = -functional.nll_loss(
-        log_probs.flatten(0, 1), targets.flatten(), reduction="none"
-    ).view(*doc_log_probs.shape, -1)
-    if kind == "rag_sequence":
-        return _marginal_of_answers(token, doc_log_probs, label_mask)
-    marginal = torch.logsumexp(token + doc_log_probs[:, :, None], dim=1)
-    return marginal.masked_fill(~label_mask, 0.0).sum(dim=-1)
+) -> Float[Tensor, "B K T"]:
+    """Return log p(token | question, passage, tokens before) of the labels."""
+    targets = labels.repeat_interleave(doc_log_probs.shape[1], dim=0)
+    nll = functional.nll_loss(log_probs.flatten(0, 1), targets.flatten(), reduction="none")
+    return -nll.view(*doc_log_probs.shape, -1)
 
 
 def _over_vocabulary(
@@ -97,16 +98,16 @@ def _over_vocabulary(
     """Return the sum over every token of the vocabulary, as Transformers' smoothing has it."""
     if kind == "rag_sequence":
         token = log_probs.sum(dim=-1).view(*doc_log_probs.shape, -1)
-        return _marginal_of_answers(token, log_probs.shape[-1] * doc_log_probs, label_mask)
+        joint = _joint(token, log_probs.shape[-1] * doc_log_probs, label_mask)
+        return torch.logsumexp(joint, dim=-1)
     by_passage = log_probs.view(*doc_log_probs.shape, *log_probs.shape[1:])
     marginal = torch.logsumexp(by_passage + doc_log_probs[:, :, None, None], dim=1)
     return marginal.sum(dim=-1).masked_fill(~label_mask, 0.0).sum(dim=-1)
 
 
-def _marginal_of_answers(
+def _joint(
     token: Float[Tensor, "B K T"],
     doc_log_probs: Float[Tensor, "B K"],
     label_mask: Bool[Tensor, "B T"],
-) -> Float[Tensor, " B"]:
-    answer = token.masked_fill(~label_mask[:, None], 0.0).sum(dim=-1)
-    return torch.logsumexp(answer + doc_log_probs, dim=-1)
+) -> Float[Tensor, "B K"]:
+    return token.masked_fill(~label_mask[:, None], 0.0).sum(dim=-1) + doc_log_probs

@@ -219,7 +219,8 @@ MUTATIONS = {
         "constraints.0.metric: must be one of val/em, val/f1, val/rouge_l, val/nll,"
         " val/recall_at_1, val/recall_at_5, val/recall_at_10, val/mrr_at_10,"
         " val/latency_ms_p95, val/unique_passage_ratio, val/top1_concentration,"
-        " val/prior_entropy, val/hit_overlap, train/question_encoder_grad_norm,"
+        " val/prior_entropy, val/posterior_entropy, val/hit_overlap,"
+        " train/question_encoder_grad_norm,"
         " not 'val/unique'",
     ),
     "a number as a constraint": (

@@ -9,7 +9,7 @@ from ragsearch.data.questions import Question
 from ragsearch.index.store import Passage
 from ragsearch.spec import ObjectiveSection
 from ragsearch.training.collapse import collapse_signs, hits_of, prior_entropy
-from ragsearch.training.evaluation import Retrieval
+from ragsearch.training.evaluation import Example, Retrieval
 from ragsearch.training.fit import EpochReport, fit_trial
 from ragsearch.training.model import assemble
 from ragsearch.training.pipeline import Pipeline
@@ -37,6 +37,22 @@ def test_the_signs_of_a_few_questions_are_those_counted_by_hand() -> None:
     }
     del signs["hit_overlap"]
     assert collapse_signs(found) == signs  # as of a model whose past is not known
+
+
+def example(posterior_entropy: float | None) -> Example:
+    """Return an answered question."""
+    one = retrieval("ab")
+    return Example(
+        one.question, one.found, one.found_scores, one.n_read, "a", 1.0, 1.0, 1.0, 0.5, 2,
+        posterior_entropy,
+    )  # fmt: skip
+
+
+def test_the_posterior_is_told_where_it_is_known_of_every_question() -> None:
+    known, unknown = [example(0.25), example(0.75)], [example(0.25), example(None)]
+
+    assert collapse_signs(known)["posterior_entropy"] == 0.5
+    assert "posterior_entropy" not in collapse_signs(unknown)
 
 
 def test_a_question_without_passages_has_no_first_one() -> None:

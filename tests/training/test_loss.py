@@ -102,6 +102,23 @@ def test_the_loss_is_that_of_the_papers_equations(kind: ModelType) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_joint_weighs_passages_by_how_well_they_tell_the_answer(kind: ModelType) -> None:
+    logits, scores, labels, mask = random_inputs()
+    mask[1, -1] = False
+
+    joint = marginal_loss(kind, logits, scores, labels, mask).joint
+
+    prior = torch.softmax(scores, dim=-1)
+    token = torch.softmax(logits, dim=-1).view(2, 3, 4, -1)
+    for b in range(2):
+        for k in range(3):
+            told = [token[b, k, t, labels[b, t]] for t in range(4) if mask[b, t]]
+            by_hand = prior[b, k] * torch.stack(told).prod()
+            torch.testing.assert_close(joint[b, k].exp(), by_hand)
+    assert not joint.requires_grad
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_answer_of_one_token_trains_the_question_encoder(kind: ModelType) -> None:
     """B12: stock RAG-Sequence masks log p(passage) away here, and its gradient is zero."""
     logits, scores, labels, mask = random_inputs(n_tokens=1)
