@@ -158,7 +158,7 @@ def _write_parquet(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         "bundle": text, "id": text, "question": text, "answers": texts, "titles": texts,
         "passage_ids": texts, "depth": count, "rank": count, "passages": pa.list_(passage),
         "prediction": text, "em": number, "f1": number, "rouge_l": number, "nll": number,
-        "n_tokens": count,
+        "n_tokens": count, "posterior_entropy": number,
     })  # fmt: skip
     with path.open("xb") as file:
         parquet.write_table(pa.Table.from_pylist(list(rows), schema=schema), file)

@@ -118,6 +118,7 @@ def test_pbt_has_the_worst_go_on_from_the_best_with_a_changed_value(watched):
         assert all(1e-4 <= rate <= 1e-1 for _, _, rate in one)
 
 
+@pytest.mark.long
 def test_the_same_seed_changes_a_population_the_same_way(watched):
     before = watched(6, 4, name="pbt", mutable=[RATE])
 
