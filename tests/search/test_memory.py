@@ -13,7 +13,7 @@ from ragsearch.search.experiment import Experiment
 from ragsearch.search.record import Status
 from ragsearch.search.trainable import TrialJob
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.long]  # and it takes 7 GB
 
 BLOCK, ROOM, HOG = 200 * 2**20, 4 * 2**30, 35  # bytes, bytes for all others, blocks
 
