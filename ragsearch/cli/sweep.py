@@ -71,7 +71,7 @@ def sweep(  # noqa: PLR0913 - a bench has that many settings
     Ray Tune, searcher, scheduler, record and MLflow on SQLite take, against the ideal of trials
     x 1 s / concurrent. Time is from the first proposal, while workers start, until MLflow has
     everything; decisions are the searcher's proposals, the last tenth of them. 10,000 trials
-    take eleven minutes or more.
+    take twelve minutes or more.
 
     With --searchers nothing is trained: trials are looked up in measured learning curves of the
     quickstart (between them, interpolated), or score Hartmann's function of six variables or
