@@ -1,13 +1,17 @@
 """Schedulers on a real Tune, over trials that follow a curve instead of training."""
 
 import json
+import logging
 import math
 import tempfile
 from collections import defaultdict
+from itertools import count
 from pathlib import Path
 
 import pytest
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
 
 from ragsearch.search.automatic import most_trials
 from ragsearch.search.budget import Budget
@@ -131,3 +135,55 @@ def test_pb2_changes_values_within_their_domain(watched):
     assert {rate for _, _, rate in rows[0]} == {1e-4}
     assert any(len({rate for _, _, rate in one}) > 1 for one in rows.values())
     assert all(9.9e-5 <= rate <= 1.01e-1 for one in rows.values() for _, _, rate in one)
+
+
+def end_at_once(config):
+    """Be shorter than the start of a worker."""
+    tune.report({"epoch": 1, "val/em": float(config[TRIAL_KEY])})
+
+
+class InOrder(Searcher):
+    """Proposes trials one after the other."""
+
+    def __init__(self):
+        super().__init__(metric="val/em", mode="max")
+        self._numbers = count()
+
+    def suggest(self, trial_id):  # noqa: ARG002 (as Tune calls it)
+        """Give the next number."""
+        return {TRIAL_KEY: next(self._numbers)}
+
+    def on_trial_complete(self, trial_id, **told):
+        """Learn nothing."""
+
+
+@pytest.mark.parametrize("name", ["asha", "Ray's own"])
+def test_no_worker_that_is_starting_is_thrown_away(space_of, tmp_path, caplog, name):
+    if name == "Ray's own":  # which shows that the rest of the test sees it
+        scheduler = FIFOScheduler()
+    else:
+        scheduler = make_scheduler(space_of(search={"scheduler": {"name": name}}))
+    log = logging.getLogger("ray.tune.execution.tune_controller")
+    log.addHandler(caplog.handler)
+    log.setLevel(logging.DEBUG)
+    try:
+        found = tune.Tuner(
+            tune.with_resources(end_at_once, {"cpu": 0.5}),
+            tune_config=tune.TuneConfig(
+                search_alg=InOrder(),
+                num_samples=12,
+                max_concurrent_trials=4,
+                scheduler=scheduler,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+        ).fit()
+    finally:
+        log.setLevel(logging.NOTSET)
+        log.removeHandler(caplog.handler)
+
+    assert {result.metrics["val/em"] for result in found} == {*range(12)}
+    # once none is to be proposed any more, a free worker has nothing better to do
+    while_proposing, _, _ = caplog.text.rpartition("Adding trial")
+    n_thrown_away = while_proposing.count("Removing ORIGINAL ACTOR")
+    assert (n_thrown_away > 0) == (name == "Ray's own")
