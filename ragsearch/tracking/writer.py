@@ -2,7 +2,8 @@
 
 A request is a line of JSON, and so is the answer: what is known of one trial goes there, what
 MLflow has of it now comes back. The process keeps nothing, so that another may take its place;
-it ends when its input does, as happens when the search's process dies.
+it ends when its input does, as happens when the search's process dies. The URI, which may hold a
+password, is the first line of its input: arguments can be read by every user of the machine.
 """
 
 import json
@@ -71,13 +72,15 @@ class Writer:
         return dict(json.loads(answer))
 
     def _start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(  # noqa: S603 - ourselves
-            [sys.executable, "-P", "-m", __name__, self._uri],
+        process = subprocess.Popen(  # noqa: S603 - ourselves
+            [sys.executable, "-P", "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,  # Ctrl-C is for us: there is more to be written
         )
+        _pipes(process)[0].write(json.dumps(self._uri) + "\n")
+        return process
 
 
 def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
@@ -86,8 +89,9 @@ def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
     return process.stdin, process.stdout
 
 
-def _answers(uri: str, requests: IO[str], answers: IO[str]) -> None:
+def _answers(requests: IO[str], answers: IO[str]) -> None:
     """Do what is asked until nobody asks."""
+    uri = json.loads(requests.readline())
     client: MlflowClient | None = None
     for request in requests:
         parent, row = json.loads(request)
@@ -107,12 +111,12 @@ def _answers(uri: str, requests: IO[str], answers: IO[str]) -> None:
 
 
 def main() -> None:
-    """Write what is asked for, to the URI that is given."""
+    """Write what is asked for."""
     # what MLflow prints is no answer
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with suppress(BrokenPipeError, KeyboardInterrupt):  # nobody is there any more
-        _answers(sys.argv[1], sys.stdin, answers)
+        _answers(sys.stdin, answers)
 
 
 if __name__ == "__main__":

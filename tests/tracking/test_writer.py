@@ -4,6 +4,7 @@ import os
 import signal
 from uuid import uuid4
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -95,6 +96,14 @@ def test_an_mlflow_that_cannot_be_reached_is_trouble(parent, monkeypatch):
             unreachable.bring_up_to_date(child(1), parent)
     finally:
         unreachable.close()
+
+
+def test_nobody_can_read_the_uri_off_the_list_of_processes(search, parent, writer):
+    writer.bring_up_to_date(child(1), parent)
+
+    command = psutil.Process(writer._process.pid).cmdline()
+    assert "ragsearch.tracking.writer" in command
+    assert search.uri not in command
 
 
 def test_the_process_ends_with_the_search(parent, writer):
