@@ -97,7 +97,7 @@ def _no_snapshots() -> Iterator[None]:
     trial each time, so that a search of 10,000 would end more than a minute later.
     """
     original = TuneController._get_trial_checkpoints  # noqa: SLF001
-    TuneController._get_trial_checkpoints = _no_trials  # type: ignore # noqa: PGH003, SLF001
+    TuneController._get_trial_checkpoints = _no_trials  # type: ignore[assignment, method-assign] # noqa: SLF001
     try:
         yield
     finally:

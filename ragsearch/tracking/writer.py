@@ -2,8 +2,8 @@
 
 A request is a line of JSON, and so is the answer: what is known of one trial goes there, what
 MLflow has of it now comes back. The process keeps nothing, so that another may take its place;
-it ends when its input does, as happens when the search's process dies. The URI, which may hold a
-password, is the first line of its input: arguments can be read by every user of the machine.
+it ends when its input does, as happens when the search's process dies. The URI may hold a
+password, and is the first line of its input: every user of the machine can read arguments.
 """
 
 import json
