@@ -43,6 +43,15 @@ class Status(StrEnum):
         """Tell whether it will not go on."""
         return self not in {Status.RUNNING, Status.INTERRUPTED}
 
+    @property
+    def is_bad(self) -> bool:
+        """Tell whether its scores say nothing of others: it diverged, or is infeasible."""
+        return self in {Status.DIVERGED, Status.INFEASIBLE}
+
+
+STATUS_ATTR = "ragsearch.status"
+"""Of a trial of the study: how it ended."""
+
 
 RUNG = "rung/"
 """Before the name of a metric: its value on the questions that every epoch of every trial is
@@ -265,8 +274,7 @@ class SearchRecord:
         scored = [
             (self.is_partial(record), -self.sign * best[self.metric], record.trial, record)
             for record in self.trials.values()
-            if record.status not in {Status.DIVERGED, Status.INFEASIBLE}
-            and (best := self.metrics_of(record)) is not None
+            if not record.status.is_bad and (best := self.metrics_of(record)) is not None
         ]
         return [record for *_, record in sorted(scored, key=lambda row: row[:3])]
 

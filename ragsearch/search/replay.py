@@ -14,7 +14,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from typing_extensions import override
 
-from ragsearch.search.record import SearchRecord, Status, TrialRecord
+from ragsearch.search.record import SearchRecord, TrialRecord
 from ragsearch.search.space import TRIAL_KEY, VERDICT_KEY
 
 _NOBODY = cast("TuneController", None)  # schedulers that can be replayed do not ask Tune back
@@ -58,7 +58,7 @@ class Replay(tune.Callback):
             self._replay(trial, known)
 
     def _replay(self, trial: Trial, known: TrialRecord) -> None:
-        is_bad = known.status in {Status.DIVERGED, Status.INFEASIBLE}
+        is_bad = known.status.is_bad
         verdict = {VERDICT_KEY: str(known.status)} if is_bad else {}
         for epoch in known.epochs:
             result = {**epoch, **verdict, "training_iteration": int(epoch["epoch"])}

@@ -5,6 +5,7 @@ trial and the trials of the study before it, and on nothing that a process keeps
 that is resumed proposes what an uninterrupted one would. Knows Optuna; knows no Ray.
 """
 
+import copy
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,6 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
@@ -28,12 +28,12 @@ from optuna.samplers import (
     RandomSampler,
 )
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 from typing_extensions import override
 
 from ragsearch.search.automatic import population, searcher_of, startup_trials
 from ragsearch.search.space import encoded
-from ragsearch.search.tpe import Tpe
+from ragsearch.search.tpe import Tpe, part_of
 from ragsearch.spec import Domain, Parameter, Spec
 
 if TYPE_CHECKING:
@@ -209,19 +209,16 @@ def largest_budget(study: Study, n_enough: int) -> Study | None:
     for budget in reversed(budgets):
         done = [trial for trial in trials if budget in trial.intermediate_values]
         if len(done) >= n_enough:
-            seen = optuna.create_study(direction=study.direction)
-            seen.add_trials([_at(trial, budget) for trial in done])
-            seen.add_trials([trial for trial in trials if _is_ahead(trial, budget)])
-            return seen
+            ahead = [trial for trial in trials if _is_ahead(trial, budget)]
+            return part_of(study, [*(_at(trial, budget) for trial in done), *ahead])
     return None
 
 
 def _at(trial: FrozenTrial, budget: int) -> FrozenTrial:
-    return create_trial(
-        value=trial.intermediate_values[budget],
-        params=trial.params,
-        distributions=trial.distributions,
-    )
+    result = copy.copy(trial)
+    result.state, result.value = TrialState.COMPLETE, trial.intermediate_values[budget]
+    result.intermediate_values = {}
+    return result
 
 
 def _is_ahead(trial: FrozenTrial, budget: int) -> bool:

@@ -26,7 +26,7 @@ from typing_extensions import override
 
 from ragsearch.errors import BadInputError
 from ragsearch.search.journal import append_line, drop_torn_line
-from ragsearch.search.record import SearchRecord, Status, TrialRecord, compared
+from ragsearch.search.record import STATUS_ATTR, SearchRecord, Status, TrialRecord, compared
 from ragsearch.search.samplers import is_used_up, make_sampler
 from ragsearch.search.space import Proposal
 from ragsearch.spec import ObjectiveSection, Spec
@@ -37,7 +37,6 @@ STUDY_FILE = "study.journal"
 
 NUMBER_ATTR = "ragsearch.trial"
 VALUES_ATTR = "ragsearch.values"
-STATUS_ATTR = "ragsearch.status"
 REASON_ATTR = "ragsearch.reason"
 FIRST_ATTR = "ragsearch.first"
 """Of a trial that was not drawn: its place among the first points; the baseline is 0."""

@@ -1,20 +1,32 @@
-"""Optuna's TPE as a search uses it: with the settings ours, and at most so many trials.
+"""Optuna's TPE as a search uses it: what it is shown of the trials, and how they are compared.
+
+Optuna takes a trial that runs for a bad one, and one that was stopped for worse than all that
+finished. Where trials are stopped early, most of what is known lies in those. So TPE is shown
+each trial with results as one that finished, its place among all as its value: the share of
+trials that it is ahead of at its last epoch, those behind it that were stopped before. In
+`ragsearch bench sweep --searchers` TPE with ASHA then takes 0.75 to 0.95 of the epochs (medians
+of 100 seeds).
 
 TPE models all trials anew for each proposal, which takes 9 ms at 1,000 trials and would take 75
 at 10,000. From 1,000 on it is shown the best and the latest: it takes at most 25 for good, and
 weighs the others the less the older they are.
 """
 
+import copy
 import heapq
 import math
 from collections.abc import Container
 from typing import Any, cast
 
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from typing_extensions import override
+
+from ragsearch.search.record import STATUS_ATTR, Status
 
 MOST = 1_000
 """Trials that TPE is shown."""
@@ -65,18 +77,26 @@ class Tpe(TPESampler):
 
 
 def shown_of(study: Study) -> Study:
-    """Return the study, or what TPE is shown of it.
+    """Return what TPE is shown of a study.
 
-    With several objectives that is all of it: which trials are best depends on all others.
+    With several objectives that is the study: which trials are best depends on all others, and
+    Optuna has no results of trials before their end.
     """
-    trials = study.get_trials(deepcopy=False)
-    if len(trials) <= MOST or len(study.directions) > 1:
+    if len(study.directions) > 1:
         return study
+    trials = study.get_trials(deepcopy=False)
     sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
-    older = trials[: _N_BEST - MOST]
-    best = heapq.nlargest(_N_BEST, older, key=lambda trial: _merit(trial, sign))
-    best.sort(key=lambda trial: trial.number)
-    return cast("Study", _Part(study, [*best, *trials[_N_BEST - MOST :]]))
+    if len(trials) > MOST:
+        older = trials[: _N_BEST - MOST]
+        best = heapq.nlargest(_N_BEST, older, key=lambda trial: _merit(trial, sign))
+        best.sort(key=lambda trial: trial.number)
+        trials = [*best, *trials[_N_BEST - MOST :]]
+    return part_of(study, _placed(trials, sign))
+
+
+def part_of(study: Study, trials: list[FrozenTrial]) -> Study:
+    """Return a study of which others are the trials; what is set is set in the study."""
+    return cast("Study", _Part(study, trials))
 
 
 def _merit(trial: FrozenTrial, sign: float) -> tuple[float, ...]:
@@ -89,6 +109,69 @@ def _merit(trial: FrozenTrial, sign: float) -> tuple[float, ...]:
     return (0,)
 
 
+def _placed(trials: list[FrozenTrial], sign: float) -> list[FrozenTrial]:
+    """Return the trials, those with results as completed ones whose value is their place."""
+    compared = [trial for trial in trials if _has_place(trial)]
+    if not compared:
+        return trials
+    places = sign * _places(compared, sign)
+    ended: dict[int, FrozenTrial] = {}
+    for trial, place in zip(compared, places, strict=True):
+        ended[trial.number] = copy.copy(trial)
+        ended[trial.number].state = TrialState.COMPLETE
+        ended[trial.number].value = float(place)
+    return [ended.get(trial.number, trial) for trial in trials]
+
+
+def _has_place(trial: FrozenTrial) -> bool:
+    """Tell whether a trial is compared: one that diverged or is infeasible is not."""
+    known = {TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING}
+    status = trial.user_attrs.get(STATUS_ATTR)
+    is_bad = status is not None and Status(status).is_bad
+    return bool(trial.intermediate_values) and trial.state in known and not is_bad
+
+
+def _places(trials: list[FrozenTrial], sign: float) -> Float64[np.ndarray, " T"]:
+    """Return the share of trials that each is ahead of, 1 for the best.
+
+    At each epoch those are compared that came to it, by their best value so far; one that
+    finished has come to all. Those stopped before are behind them.
+    """
+    best, last, is_done = _curves(trials, sign)
+    is_stopped = np.array([trial.state is TrialState.PRUNED for trial in trials])
+    places = np.zeros(len(trials))
+    for epoch in range(best.shape[1]):
+        at_it = is_done | (last >= epoch)
+        here = np.sort(best[at_it, epoch])
+        n_behind = np.count_nonzero(is_stopped & (last < epoch))
+        mine = last == epoch
+        values = best[mine, epoch]
+        n_below = np.searchsorted(here, values, "left") + np.searchsorted(here, values, "right")
+        places[mine] = (n_behind + n_below / 2) / (n_behind + len(here))
+    return places
+
+
+def _curves(
+    trials: list[FrozenTrial], sign: float
+) -> tuple[Float64[np.ndarray, "T E"], Int64[np.ndarray, " T"], Bool[np.ndarray, " T"]]:
+    """Return the best values so far, the last epochs, and whether trials finished.
+
+    Of the epochs that any trial was validated after; one that finished is at the last of them.
+    """
+    steps = sorted({step for trial in trials for step in trial.intermediate_values})
+    column = {step: place for place, step in enumerate(steps)}
+    values = np.full((len(trials), len(steps)), -np.inf)
+    last = np.empty(len(trials), dtype=np.int64)
+    for row, trial in enumerate(trials):
+        for step, value in trial.intermediate_values.items():
+            if not math.isnan(value):
+                values[row, column[step]] = sign * value
+        last[row] = column[max(trial.intermediate_values)]
+    is_done = np.array([trial.state is TrialState.COMPLETE for trial in trials])
+    last[is_done] = len(steps) - 1
+    return np.maximum.accumulate(values, axis=1), last, is_done
+
+
 class _Part:
     """A study of which only some trials are seen."""
 
@@ -96,6 +179,8 @@ class _Part:
         self._study, self._trials = study, trials
 
     def __getattr__(self, name: str) -> object:
+        if name == "_study":  # it is being unpickled, and there is none yet
+            raise AttributeError(name)
         return getattr(self._study, name)
 
     def _get_trials(

@@ -6,6 +6,7 @@ import pickle
 import optuna
 import pytest
 import torch
+from optuna.trial import TrialState
 
 from ragsearch.search.automatic import most_trials, searcher_of
 from ragsearch.search.samplers import is_used_up, largest_budget, make_sampler
@@ -167,9 +168,30 @@ def test_bohb_learns_from_the_largest_budget_with_results_enough():
         if number < 5:  # the last one runs
             study.tell(trial, number)
 
-    assert [t.value for t in largest_budget(study, 3).trials] == [3, 4, 5, None]
-    assert [t.value for t in largest_budget(study, 6).trials] == [1, 2, 3, 4, 5, 6]
+    def values(n_enough):
+        return [t.value for t in largest_budget(study, n_enough).get_trials(deepcopy=False)]
+
+    assert values(3) == [3, 4, 5, None]
+    assert values(6) == [1, 2, 3, 4, 5, 6]
     assert largest_budget(study, 7) is None
+
+
+def test_bohb_proposes_where_most_trials_are_stopped_before_its_budget(space_of):
+    spec = search_of(space_of, "bohb", trials=40)
+    study = optuna.create_study(direction="maximize")
+    for number in range(40):
+        study.sampler = make_sampler(spec, number)
+        trial = study.ask()
+        Proposal(spec)(trial)
+        is_long = number % 2
+        for epoch in range(1, 4 if is_long else 2):
+            trial.report(number + epoch, epoch)
+        study.tell(
+            trial, number if is_long else None, state=None if is_long else TrialState.PRUNED
+        )
+
+    modelled = [t for t in study.trials if any("relative" in key for key in t.system_attrs)]
+    assert len(modelled) > 10
 
 
 def test_trials_of_one_generation_that_come_late_change_none_before(space_of):

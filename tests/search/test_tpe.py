@@ -8,6 +8,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
+from ragsearch.search.record import STATUS_ATTR
 from ragsearch.search.tpe import MOST, Tpe, shown_of
 
 X = FloatDistribution(0.0, 1.0)
@@ -34,10 +35,86 @@ def numbers(study):
     return [one.number for one in study.get_trials(deepcopy=False)]
 
 
+def curve(state, *values, **attrs):
+    return create_trial(
+        state=state,
+        value=max(values) if state is TrialState.COMPLETE else None,
+        params={"x": 0.5},
+        distributions={"x": X},
+        intermediate_values=dict(enumerate(values, 1)),
+        user_attrs=attrs,
+    )
+
+
+def places(study):
+    return [one.value for one in shown_of(study).get_trials(deepcopy=False)]
+
+
 def test_all_trials_are_shown_while_they_are_few():
     study = study_of([trial(0.5, 0.0)] * 20)
 
-    assert shown_of(study) is study
+    assert numbers(shown_of(study)) == list(range(20))
+
+
+def test_the_value_of_a_trial_is_the_share_of_others_it_is_ahead_of():
+    study = study_of([
+        curve(TrialState.PRUNED, 1.0),
+        curve(TrialState.PRUNED, 2.0),
+        curve(TrialState.COMPLETE, 3.0, 9.0, 8.0),
+        curve(TrialState.COMPLETE, 5.0, 6.0, 7.0),
+        curve(TrialState.RUNNING, 4.0, 8.0),
+        curve(TrialState.RUNNING, 6.0),
+    ])
+
+    # of those at an epoch, half of its own place is behind each
+    assert places(study) == pytest.approx([
+        0.5 / 6,
+        1.5 / 6,
+        (2 + 1.5) / 4,
+        (2 + 0.5) / 4,
+        (2 + 1.5) / 5,
+        5.5 / 6,
+    ])
+
+
+def test_what_is_to_be_small_is_turned():
+    study = study_of(
+        [curve(TrialState.PRUNED, 5.0), curve(TrialState.RUNNING, 3.0)], "minimize"
+    )
+
+    assert places(study) == [-0.25, -0.75]
+
+
+@pytest.mark.parametrize("status", ["diverged", "infeasible"])
+def test_bad_trials_are_compared_with_none(status):
+    bad = curve(TrialState.PRUNED, 9.0, **{STATUS_ATTR: status})
+    failed = curve(TrialState.FAIL, 9.0, **{STATUS_ATTR: "failed"})
+    study = study_of([bad, failed, curve(TrialState.RUNNING, 1.0)])
+
+    assert places(study) == [None, None, 0.5]
+
+
+def test_a_score_that_is_no_number_is_behind_all_others():
+    nan = curve(TrialState.PRUNED, math.nan)
+    study = study_of([nan, curve(TrialState.PRUNED, -5.0)])
+
+    assert places(study) == [0.25, 0.75]
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_tpe_proposes_what_is_like_trials_that_run_and_do_well():
+    rng = np.random.default_rng(1)
+    study = study_of([trial(x, 0.1, TrialState.PRUNED) for x in rng.uniform(0.0, 1.0, 30)])
+    for x in (0.88, 0.9, 0.92, 0.91):
+        study.enqueue_trial({"x": x})
+        study.ask({"x": X}).report(0.9, 1)
+
+    proposed = []
+    for seed in range(20):
+        study.sampler = Tpe(seed, 10)
+        proposed.append(study.ask({"x": X}).params["x"])
+
+    assert np.mean([0.8 < x < 1.0 for x in proposed]) > 0.5
 
 
 @pytest.mark.parametrize(("direction", "sign"), [("maximize", 1), ("minimize", -1)])
