@@ -49,9 +49,7 @@ class Status(StrEnum):
         return self in {Status.DIVERGED, Status.INFEASIBLE}
 
 
-STATUS_ATTR = "ragsearch.status"
-"""Of a trial of the study: how it ended."""
-
+STATUS_ATTR = "ragsearch.status"  # of a trial of the study
 
 RUNG = "rung/"
 """Before the name of a metric: its value on the questions that every epoch of every trial is
