@@ -21,10 +21,11 @@ from ragsearch.search.lock import is_locked
 RECORD_FILE = "search.json"
 EVENTS_FILE = "events.jsonl"
 TUNE_FOLDER = "tune"
+STATUS_ATTR = "ragsearch.status"  # of a trial of the study
 
 
 class Status(StrEnum):
-    """How a trial or a search stands; a trial is bad that diverged or is infeasible."""
+    """How a trial or a search stands."""
 
     RUNNING = "running"
     FINISHED = "finished"
@@ -48,8 +49,6 @@ class Status(StrEnum):
         """Tell whether its scores say nothing of others: it diverged, or is infeasible."""
         return self in {Status.DIVERGED, Status.INFEASIBLE}
 
-
-STATUS_ATTR = "ragsearch.status"  # of a trial of the study
 
 RUNG = "rung/"
 """Before the name of a metric: its value on the questions that every epoch of every trial is
