@@ -37,8 +37,12 @@ class Row:
     design: Design
     best_em: float
     """Best `val/em` after any epoch."""
+    wall_s: float
+    """From its start until it had ended."""
     target_s: float
     """From its start until a trial had the target: the best that all designs came to."""
+    best_s: float | None
+    """The same for the best that any design came to; None if this one did not."""
     trials_per_hour: float
     pss_bytes: Mapping[int, int]
     """Most memory of all its processes, by trials at a time."""
@@ -68,12 +72,14 @@ def measure(plan: SweepPlan, report: Report) -> list[Row]:
             walls[design] = time.perf_counter() - start
             found[design] = scorer.scored(design, mine, started_s)
         memory = {design: dict(_memory(plan, job, design, report)) for design in Design}
-    target = min(_best(scored) for scored in found.values())
+    bests = [_best(scored) for scored in found.values()]
     return [
         Row(
             design,
             _best(found[design]),
-            next(one.at_s for one in found[design] if one.em >= target),
+            walls[design],
+            next(_times_of(min(bests), found[design])),
+            next(_times_of(max(bests), found[design]), None),
             3600 * plan.trials / walls[design],
             memory[design],
         )
@@ -115,6 +121,11 @@ def drawn(plan: SweepPlan, overrides: Sequence[str]) -> list[Settings]:
         study.sampler = make_sampler(spec, number)
         settings.append(propose(study.ask()))
     return settings
+
+
+def _times_of(target: float, scored: Sequence[Scored]) -> Iterator[float]:
+    """Yield when trials had a value, in seconds since their design was started."""
+    return (one.at_s for one in scored if one.em >= target)
 
 
 def _best(scored: Sequence[Scored]) -> float:

@@ -28,7 +28,8 @@ SEARCHER_COLUMNS = (
 def design_columns(plan: SweepPlan) -> tuple[str, ...]:
     """Return the heads of the table of designs."""
     memory = tuple(f"MB at {n}" for n in plan.concurrent)
-    return ("design", "best val/em", "s to target", "x ragsearch", "trials/h", *memory)
+    times = ("s to what all reach", "x ragsearch", "s to the best", "x ragsearch to it")
+    return ("design", "best val/em", *times, "trials/h", *memory)
 
 
 def design_table(rows: Sequence["Row"]) -> list[tuple[object, ...]]:
@@ -40,11 +41,24 @@ def design_table(rows: Sequence["Row"]) -> list[tuple[object, ...]]:
             round(row.best_em, 4),
             round(row.target_s, 1),
             round(row.target_s / ours.target_s, 2),
+            *_to_the_best(row, ours),
             round(row.trials_per_hour, 1),
             *(round(n_bytes / 1e6) for n_bytes in row.pss_bytes.values()),
         )
         for row in rows
     ]
+
+
+def _to_the_best(row: "Row", ours: "Row") -> tuple[object, object]:
+    """Return the seconds until a design had the best of all, and how many times ours.
+
+    Both are as long as it ran, at least, where it never had it.
+    """
+    mark = "" if row.best_s is not None else "> "
+    taken_s = row.wall_s if row.best_s is None else row.best_s
+    if ours.best_s is None:
+        return f"{mark}{taken_s:.1f}", ""
+    return f"{mark}{taken_s:.1f}", f"{mark}{taken_s / ours.best_s:.2f}"
 
 
 def design_dict(row: "Row") -> dict[str, object]:

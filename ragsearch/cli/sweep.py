@@ -61,8 +61,9 @@ def sweep(  # noqa: PLR0913 - a bench has that many settings
 
     The first two get the same configurations, the baseline first; ragsearch starts with the
     baseline as well, and draws its own after it. The index is built beforehand for all. Time is
-    from a design's start until a trial has the best val/em that all of them come to; weights
-    are scored by one evaluation, after the clock has stopped. A trial that was stopped early
+    from a design's start until a trial has the best val/em that all of them come to, and until
+    one has the best of any; a design without has taken more than all its time. Weights are
+    scored by one evaluation, after the clock has stopped. A trial that was stopped early
     counts among those an hour. Memory is the most PSS of all processes of a design, Ray's
     included, while so many trials train at a time. With all defaults it takes more than
     a quarter of an hour on two cores.

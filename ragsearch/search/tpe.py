@@ -8,7 +8,7 @@ trials that it is ahead of at its last epoch, those behind it that were stopped 
 of 100 seeds).
 
 TPE models all trials anew for each proposal, which takes 9 ms at 1,000 trials and would take 75
-at 10,000. From 1,000 on it is shown the best and the latest: it takes at most 25 for good, and
+at 10,000. From 500 on it is shown the best and the latest: it takes at most 25 for good, and
 weighs the others the less the older they are.
 """
 
@@ -28,7 +28,7 @@ from typing_extensions import override
 
 from ragsearch.search.record import STATUS_ATTR, Status
 
-MOST = 1_000
+MOST = 500
 """Trials that TPE is shown."""
 _N_BEST = 100
 

@@ -17,8 +17,10 @@ from tests.bench.quickstart import QUICKSTART
 def test_designs_are_compared_with_ragsearch():
     memory = {1: 10**9, 2: 2 * 10**9}
     rows = [
-        Row(design, 0.8, target_s, 30.0, memory)
-        for design, target_s in zip(Design, (300.0, 150.0, 50.0), strict=True)
+        Row(design, 0.8, 900.0, target_s, best_s, 30.0, memory)
+        for design, target_s, best_s in zip(
+            Design, (300.0, 150.0, 50.0), (None, 240.0, 60.0), strict=True
+        )
     ]
 
     table = [
@@ -29,7 +31,24 @@ def test_designs_are_compared_with_ragsearch():
     assert [(row["design"], row["x ragsearch"]) for row in table] == [
         ("loop", 6.0), ("ray_mlflow", 3.0), ("ragsearch", 1.0),
     ]  # fmt: skip
+    assert [(row["s to the best"], row["x ragsearch to it"]) for row in table] == [
+        ("> 900.0", "> 15.00"), ("240.0", "4.00"), ("60.0", "1.00"),
+    ]  # fmt: skip
     assert (table[0]["MB at 1"], table[0]["MB at 2"]) == (1000, 2000)
+
+
+def test_where_ragsearch_has_not_the_best_nothing_is_compared_with_it():
+    rows = [
+        Row(design, 0.8, 900.0, 50.0, best_s, 30.0, {1: 10**9})
+        for design, best_s in zip(Design, (300.0, 150.0, None), strict=True)
+    ]
+
+    columns = design_columns(SweepPlan(QUICKSTART, concurrent=(1,)))
+    place = columns.index("s to the best")
+
+    assert [row[place : place + 2] for row in design_table(rows)] == [
+        ("300.0", ""), ("150.0", ""), ("> 900.0", ""),
+    ]  # fmt: skip
 
 
 def test_bookkeeping_is_told_against_the_ideal():

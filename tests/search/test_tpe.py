@@ -126,7 +126,7 @@ def test_of_many_trials_the_best_and_the_latest_are_shown(direction, sign):
 
     assert len(seen) == MOST
     assert seen == sorted(seen)
-    assert set(range(N_MORE + 100, MOST + N_MORE)) <= set(seen)  # the latest 900
+    assert set(range(N_MORE + 100, MOST + N_MORE)) <= set(seen)  # the latest 400
     best = sorted(range(N_MORE + 100), key=lambda n: -values[n])[:25]
     assert set(best) <= set(seen)
 
