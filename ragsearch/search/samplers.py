@@ -5,7 +5,6 @@ trial and the trials of the study before it, and on nothing that a process keeps
 that is resumed proposes what an uninterrupted one would. Knows Optuna; knows no Ray.
 """
 
-import copy
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +32,7 @@ from typing_extensions import override
 
 from ragsearch.search.automatic import population, searcher_of, startup_trials
 from ragsearch.search.space import encoded
-from ragsearch.search.tpe import Tpe, part_of
+from ragsearch.search.tpe import Tpe, finished_with, part_of
 from ragsearch.spec import Domain, Parameter, Spec
 
 if TYPE_CHECKING:
@@ -210,15 +209,9 @@ def largest_budget(study: Study, n_enough: int) -> Study | None:
         done = [trial for trial in trials if budget in trial.intermediate_values]
         if len(done) >= n_enough:
             ahead = [trial for trial in trials if _is_ahead(trial, budget)]
-            return part_of(study, [*(_at(trial, budget) for trial in done), *ahead])
+            at_it = [finished_with(trial, trial.intermediate_values[budget]) for trial in done]
+            return part_of(study, [*at_it, *ahead])
     return None
-
-
-def _at(trial: FrozenTrial, budget: int) -> FrozenTrial:
-    result = copy.copy(trial)
-    result.state, result.value = TrialState.COMPLETE, trial.intermediate_values[budget]
-    result.intermediate_values = {}
-    return result
 
 
 def _is_ahead(trial: FrozenTrial, budget: int) -> bool:

@@ -12,7 +12,6 @@ at 10,000. From 500 on it is shown the best and the latest: it takes at most 25 
 weighs the others the less the older they are.
 """
 
-import copy
 import heapq
 import math
 from collections.abc import Container
@@ -87,10 +86,7 @@ def shown_of(study: Study) -> Study:
     trials = study.get_trials(deepcopy=False)
     sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
     if len(trials) > MOST:
-        older = trials[: _N_BEST - MOST]
-        best = heapq.nlargest(_N_BEST, older, key=lambda trial: _merit(trial, sign))
-        best.sort(key=lambda trial: trial.number)
-        trials = [*best, *trials[_N_BEST - MOST :]]
+        trials = [*_best(trials[: _N_BEST - MOST], sign), *trials[_N_BEST - MOST :]]
     return part_of(study, _placed(trials, sign))
 
 
@@ -99,14 +95,19 @@ def part_of(study: Study, trials: list[FrozenTrial]) -> Study:
     return cast("Study", _Part(study, trials))
 
 
-def _merit(trial: FrozenTrial, sign: float) -> tuple[float, ...]:
-    """Order trials as TPE does: by their value, and before their end by how far they came."""
-    if trial.state is TrialState.COMPLETE and trial.value is not None:
-        return (2, sign * trial.value)
-    if trial.state is TrialState.PRUNED and trial.intermediate_values:
-        step, value = max(trial.intermediate_values.items())
-        return (1, step, -math.inf if math.isnan(value) else sign * value)
-    return (0,)
+def _best(trials: list[FrozenTrial], sign: float) -> list[FrozenTrial]:
+    """Return the best by their value, then of those stopped early by how far they came."""
+    finished = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    best = heapq.nlargest(_N_BEST, finished, key=lambda trial: sign * trial.values[0])
+    if len(best) < _N_BEST:
+        rest = [t for t in trials if t.state is TrialState.PRUNED and t.intermediate_values]
+        best += heapq.nlargest(_N_BEST - len(best), rest, key=lambda t: _reached(t, sign))
+    return sorted(best, key=lambda trial: trial.number)
+
+
+def _reached(trial: FrozenTrial, sign: float) -> tuple[int, float]:
+    step, value = max(trial.intermediate_values.items())
+    return (step, -math.inf if math.isnan(value) else sign * value)
 
 
 def _placed(trials: list[FrozenTrial], sign: float) -> list[FrozenTrial]:
@@ -114,13 +115,18 @@ def _placed(trials: list[FrozenTrial], sign: float) -> list[FrozenTrial]:
     compared = [trial for trial in trials if _has_place(trial)]
     if not compared:
         return trials
-    places = sign * _places(compared, sign)
-    ended: dict[int, FrozenTrial] = {}
-    for trial, place in zip(compared, places, strict=True):
-        ended[trial.number] = copy.copy(trial)
-        ended[trial.number].state = TrialState.COMPLETE
-        ended[trial.number].value = float(place)
-    return [ended.get(trial.number, trial) for trial in trials]
+    places = iter((sign * _places(compared, sign)).tolist())
+    return [
+        finished_with(trial, next(places)) if _has_place(trial) else trial for trial in trials
+    ]
+
+
+def finished_with(trial: FrozenTrial, value: float) -> FrozenTrial:
+    """Return a trial as one that finished with a value."""
+    known = FrozenTrial.__new__(FrozenTrial)  # `copy.copy` takes ten times as long
+    known.__dict__.update(trial.__dict__)
+    known.state, known.value = TrialState.COMPLETE, value
+    return known
 
 
 def _has_place(trial: FrozenTrial) -> bool:
