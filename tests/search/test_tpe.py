@@ -6,6 +6,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
+from optuna.samplers._tpe import sampler
 from optuna.trial import TrialState, create_trial
 
 from ragsearch.search.record import STATUS_ATTR
@@ -146,6 +147,39 @@ def test_trials_that_were_stopped_are_better_the_further_they_came():
 
     assert 0 not in seen
     assert {1, 152} <= set(seen)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize(("n_trials", "n_good"), [(1, 1), (40, 6), (400, 25)])
+def test_the_best_in_six_or_seven_are_taken_for_good(n_trials, n_good, monkeypatch):
+    study = study_of([trial(n / n_trials, float(n)) for n in range(n_trials)])
+    split, taken = sampler._split_trials, []
+
+    def watched(study, trials, n_below):
+        taken.append(n_below)
+        return split(study, trials, n_below)
+
+    monkeypatch.setattr(sampler, "_split_trials", watched)
+    study.sampler = Tpe(1, 1)
+    study.ask({"x": X})
+
+    assert taken == [n_good]
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_share_of_the_proposals_is_drawn_at_random():
+    rng = np.random.default_rng(1)
+    trials = [trial(x, 1.0 - abs(x - 0.9)) for x in rng.uniform(0.0, 1.0, 60)]
+
+    def near(share):
+        proposed = []
+        for seed in range(40):
+            study = study_of(trials)
+            study.sampler = Tpe(seed, 10, share)
+            proposed.append(study.ask({"x": X}).params["x"])
+        return np.mean([x > 0.7 for x in proposed])
+
+    assert near(0.0) > near(0.5) > near(1.0)
 
 
 def test_several_objectives_are_shown_whole():
