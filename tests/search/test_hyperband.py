@@ -123,26 +123,28 @@ class Worker:
             self.stop_trial(trial)  # its last epoch was one to pause at
         while trial.status == Trial.RUNNING:
             epoch = 1 + self.record.trials[number].n_epochs
-            score = self._search.score(number, epoch)
-            if score is None:
+            if self._search.score(number, epoch) is None:
                 trial.set_status(Trial.ERROR)
                 self.scheduler.on_trial_error(self, trial)
                 self._moment()
                 self._end(number, Status.FAILED)
                 return
-            result = {"epoch": epoch, "val/em": score}
             self._moment()
-            action = self.scheduler.on_trial_result(self, trial, dict(result))
-            self._moment()
-            is_last = self._search.is_last(number, epoch)
-            ended = {"status": Status.FINISHED} if is_last else {}
-            self._note(number, epoch=result, reported=0.0, **ended)
-            self._search.done.append((number, epoch))
-            self._moment()
-            if action == PAUSE:
-                trial.set_status(Trial.PAUSED)
-            elif action == STOP or ended:
-                self.stop_trial(trial)
+            self._validate(trial, epoch)
+
+    def _validate(self, trial, epoch):
+        number = trial.config["trial"]
+        result = {"epoch": epoch, "val/em": self._search.score(number, epoch)}
+        action = self.scheduler.on_trial_result(self, trial, dict(result))
+        self._moment()
+        ended = {"status": Status.FINISHED} if self._search.is_last(number, epoch) else {}
+        self._note(number, epoch=result, reported=0.0, **ended)
+        self._search.done.append((number, epoch))
+        self._moment()
+        if action == PAUSE:
+            trial.set_status(Trial.PAUSED)
+        elif action == STOP or ended:
+            self.stop_trial(trial)
 
     def stop_trial(self, trial):
         """Stop a trial, as its bracket wants it."""
@@ -249,3 +251,57 @@ def test_a_damaged_file_of_brackets_is_said(search_of):
 
     with pytest.raises(BadInputError, match=r"brackets\.jsonl: is damaged .* for new brackets"):
         Worker(search, 0)
+
+
+class Several(Worker):
+    """Runs three trials at a time, of which some crash and are tried again."""
+
+    def run(self):
+        """Run what is left, in an order by chance."""
+        random, n_idle = Random(self._left), 0
+        while n_idle < 30:  # a bracket is looked at once in a while
+            self._ask()
+            pending = [one for one in self.trials if one.status == Trial.PENDING]
+            trial = self.scheduler.choose_trial_to_run(self) or next(iter(pending), None)
+            running = [one for one in self.trials if one.status == Trial.RUNNING]
+            if trial is not None and len(running) < 3:
+                trial.set_status(Trial.RUNNING)
+                if not self._is_done(trial.config["trial"]):
+                    self._note(trial.config["trial"], status=Status.RUNNING)
+            elif running:
+                self._step(random.choice(running), crashes=random.random() < 0.05)
+            elif any(one.status == Trial.PAUSED for one in self.trials):
+                n_idle += 1
+            else:
+                return
+        pytest.fail("it hangs")
+
+    def _step(self, trial, *, crashes):
+        number = trial.config["trial"]
+        if crashes:
+            trial.set_status(Trial.ERROR)
+            self.scheduler.on_trial_error(self, trial)
+            self._moment()
+            trial.set_status(Trial.PENDING)
+            self.scheduler.on_trial_add(self, trial)
+        elif self._is_done(number):
+            self.stop_trial(trial)
+        else:
+            self._validate(trial, 1 + self.record.trials[number].n_epochs)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_several_trials_at_a_time_come_to_their_end_whenever_they_are_killed(search_of, seed):
+    random, n_trials = Random(seed), 12 + 3 * seed
+    search = search_of("cut", n_trials, scores_of(seed, 0), (9, 3, 2, 9, 1, 5, 9))
+
+    for _ in range(10):
+        with suppress(Killed):
+            Several(search, random.randrange(1, 50)).run()
+    Several(search, 0).run()
+
+    record = search.record()
+    assert [*sorted(record.trials)] == [*range(n_trials)]
+    for trial in record.trials.values():
+        assert trial.status in {Status.FINISHED, Status.STOPPED_EARLY}
+        assert [epoch["epoch"] for epoch in trial.epochs] == [*range(1, trial.n_epochs + 1)]
