@@ -51,10 +51,12 @@ space:
 """
 
 AFTER_DOMAINS = """\
-A step must divide the width of a domain evenly, and `log: true` and `step` exclude each other
-for `int`. A searcher sees grids and ordinal values by their place, and a normal one by its
-quantile: uniform between 0 and 1, put through the inverse of the normal curve cut at the bounds,
-so that values are distributed exactly as the domain says.
+A step must divide the width of a domain evenly. A searcher sees grids and ordinal values by
+their place, and a normal one by its quantile: uniform between 0 and 1, put through the inverse
+of the normal curve cut at the bounds, so that values are distributed exactly as the domain says.
+An `int` with `log: true` it sees as a number on a log scale, of which the nearest value is
+taken: `{int: [16, 256], step: 16, log: true}` is a multiple of 16, and 16 is drawn more often
+than 256.
 
 **Conditions.** `when` holds an expression over keys of the trial. Where it does not hold, the
 key keeps the baseline's value, the searcher is not asked for it, and `ragsearch trials` shows

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from ragsearch.spec import Domain, Log, Spec, Uniform
+from ragsearch.spec import Domain, Int, Log, Spec, Uniform
 
 CURVES = Path(__file__).with_name("quickstart_curves.jsonl")
 N_EPOCHS = 9
@@ -64,17 +64,17 @@ def place_of(spec: Spec, settings: Settings) -> Float64[np.ndarray, " D"]:
     """Return where a configuration lies in the cube of a space.
 
     A number lies by its share of its domain, in powers of ten where the domain is logarithmic;
-    a listed value by its place in the list.
+    a value of any other list or grid by its place in it.
     """
     return np.array([share_of(domain, settings[path]) for path, domain in spec.domains.items()])
 
 
 def share_of(domain: Domain, value: object) -> float:
     """Return where a value lies in its domain, from 0 to 1."""
-    options = domain.values()
+    options = None if _is_log_int(domain) else domain.values()
     if options is not None:
         return [option == value for option in options].index(True) / (len(options) - 1)
-    assert isinstance(domain, Log | Uniform), "all others list their values"
+    assert isinstance(domain, Log | Uniform | Int), "all others list their values"
     assert isinstance(value, float | int), "and these are of numbers"
     return (_scaled(domain, value) - _scaled(domain, domain.low)) / (
         _scaled(domain, domain.high) - _scaled(domain, domain.low)
@@ -90,17 +90,22 @@ def settings_at(spec: Spec, shares: Sequence[float]) -> dict[str, object]:
 
 
 def _value_at(domain: Domain, share: float) -> object:
-    options = domain.values()
+    options = None if _is_log_int(domain) else domain.values()
     if options is not None:
         return options[min(int(share * len(options)), len(options) - 1)]
-    assert isinstance(domain, Log | Uniform), "all others list their values"
+    assert isinstance(domain, Log | Uniform | Int), "all others list their values"
     low, high = _scaled(domain, domain.low), _scaled(domain, domain.high)
     value = low + share * (high - low)
-    return float(f"{math.exp(value) if isinstance(domain, Log) else value:.4g}")
+    number = value if isinstance(domain, Uniform) else math.exp(value)
+    return domain.nearest(number) if isinstance(domain, Int) else float(f"{number:.4g}")
 
 
-def _scaled(domain: Log | Uniform, value: float) -> float:
-    return math.log(value) if isinstance(domain, Log) else value
+def _is_log_int(domain: Domain) -> bool:
+    return isinstance(domain, Int) and domain.log
+
+
+def _scaled(domain: Log | Uniform | Int, value: float) -> float:
+    return value if isinstance(domain, Uniform) else math.log(value)
 
 
 def learning(function: Callable[[Float64[np.ndarray, " D"]], float], spec: Spec) -> Curve:

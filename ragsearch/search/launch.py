@@ -21,13 +21,14 @@ from ragsearch.retrieval.pool import Layout, PoolPlan, serving
 from ragsearch.search.agree import flatten
 from ragsearch.search.automatic import is_population, most_trials, pauses
 from ragsearch.search.budget import Budget
-from ragsearch.search.checkpoints import drop_donors, resumable
+from ragsearch.search.checkpoints import drop_donors, places_of, resumable
 from ragsearch.search.cluster import Cluster, cluster
 from ragsearch.search.cores import trials_at_once
 from ragsearch.search.ending import ending_of
 from ragsearch.search.experiment import Experiment, Train
 from ragsearch.search.finish import finish
 from ragsearch.search.front import chosen, front
+from ragsearch.search.hyperband import HyperBand
 from ragsearch.search.progress import Bookkeeper, EndOfSearch
 from ragsearch.search.record import SearchRecord, Status, TrialRecord
 from ragsearch.search.replay import Replay
@@ -35,7 +36,7 @@ from ragsearch.search.scheduler import make_scheduler
 from ragsearch.search.searcher import StudySearcher
 from ragsearch.search.space import TRIAL_KEY
 from ragsearch.search.standing import Standing, Watch
-from ragsearch.search.study import SearchStudy
+from ragsearch.search.study import Asked, SearchStudy
 from ragsearch.search.trainable import (
     IndexAddress,
     TrialJob,
@@ -85,8 +86,11 @@ def run_trials(
         joined, job = stack.enter_context(_ready(spec, record, indexes, tokens))
         study = SearchStudy(spec, record.folder)
         going_on = study.take_up(record, partial(record.note, wall_s=record.wall_s))
+        scheduler = make_scheduler(spec)
+        if isinstance(scheduler, HyperBand):
+            going_on = _in_brackets(scheduler, study, going_on, record, end)
         run, tracker = stack.enter_context(_tracked(spec, record))
-        scheduler, searcher = make_scheduler(spec), StudySearcher(spec, study, going_on, end)
+        searcher = StudySearcher(spec, study, going_on, end)
         parts.meet(searcher)
         most_at_once = _most_at_once(spec, joined)
         n_trials = len(going_on) + max(0, most_trials(spec) - study.n_asked)
@@ -161,6 +165,27 @@ def _ready(
             for name, index in indexes.items()
         }
         yield joined, TrialJob(spec, reached, record.tune_folder, tokens, resumable(record))
+
+
+def _in_brackets(
+    scheduler: HyperBand,
+    study: SearchStudy,
+    going_on: list[Asked],
+    record: SearchRecord,
+    end: EndOfSearch,
+) -> list[Asked]:
+    """Have brackets as they were; end trials that they have stopped, and return the others."""
+    stopped = scheduler.follow(record, end)
+    for asked in going_on:
+        if asked.number in stopped:
+            study.tell(asked, Status.STOPPED_EARLY)
+            record.note(asked.number, record.wall_s, status=Status.STOPPED_EARLY)
+            end.budget.ended(asked.number, Status.STOPPED_EARLY)
+            here = record.tune_folder / folder_name(asked.number)
+            kept = record.trials[asked.number].checkpoint
+            places_of(record, asked.number).tidy(here, kept)
+            log.info("trial %d stopped early", asked.number)
+    return [asked for asked in going_on if asked.number not in stopped]
 
 
 def _callbacks(

@@ -196,11 +196,18 @@ class _Pb2(_Population, PB2):
 
     @override
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[Config, Config]:
+        self._sort_by_trial()
         clone = self._mapped(trial_to_clone, math.log)
         with warnings.catch_warnings():  # that few points tell little; what SciPy 1.18 drops
             warnings.simplefilter("ignore")
             config, operations = super()._get_new_config(trial, clone)
         return kept_within(self._domains, self._with(config, math.exp)), operations
+
+    def _sort_by_trial(self) -> None:
+        """Order what the model is fitted to; Ray keeps it in the order it was reported in."""
+        number = {str(trial): trial.config[TRIAL_KEY] for trial in self._trial_state}
+        data = self.data.sort_values("Trial", key=lambda who: who.map(number), kind="stable")
+        self.data = data.sort_values("Time", kind="stable", ignore_index=True)
 
     def _mapped(self, trial: Trial, function: Callable[[float], float]) -> Trial:
         mapped = copy.copy(trial)

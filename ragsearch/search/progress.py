@@ -125,6 +125,8 @@ class Bookkeeper(tune.Callback):
             return  # it is retried, and that has been said
         known = self._record.trials.get(number)
         self._budget.started(number)
+        if known is not None and known.status is Status.FINISHED:
+            return  # its last epoch was one to pause at
         found = {"params": params} if known is None else {}  # which PBT may have changed
         self._note(trial, status=Status.RUNNING, reason=None, **found)
         if known is not None and known.epochs:

@@ -2,9 +2,9 @@
 
 `runs/<name>-<time>/` holds `space.yaml` (as the user wrote it), `resolved.json` (what it came
 to), `search.json` (this record as the search was begun or ended), `events.jsonl` (what happened
-to trials since then), `study.journal` (Optuna), `lock` (held by the process that runs the
-search) and `tune/`, `tune-2/`, ... (Ray Tune with the checkpoints, one for each time the search
-was run).
+to trials since then), `study.journal` (Optuna), `brackets.jsonl` (HyperBand, where it is used),
+`lock` (held by the process that runs the search) and `tune/`, `tune-2/`, ... (Ray Tune with the
+checkpoints, one for each time the search was run).
 """
 
 import json

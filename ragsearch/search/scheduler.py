@@ -5,21 +5,19 @@ still count at the rungs of ASHA and for the median. Those of a trial that diver
 infeasible do not.
 """
 
-from typing import cast
-
 import numpy as np
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
     FIFOScheduler,
-    HyperBandForBOHB,
     MedianStoppingRule,
     TrialScheduler,
 )
 from typing_extensions import override
 
 from ragsearch.search.automatic import longest, scheduler_of
+from ragsearch.search.hyperband import HyperBand, is_baseline
 from ragsearch.search.population import make_population
 from ragsearch.search.samplers import seed_of
 from ragsearch.search.space import TRIAL_KEY, VERDICT_KEY
@@ -37,9 +35,7 @@ def make_scheduler(spec: Spec) -> TrialScheduler:
         case "asha":
             return _Asha(spec)
         case "hyperband":
-            return _HyperBand(
-                _EPOCH, metric, goal, max_t=longest(spec), reduction_factor=settings.eta
-            )
+            return HyperBand(spec)
         case "median":
             return _Median(
                 _EPOCH,
@@ -51,10 +47,6 @@ def make_scheduler(spec: Spec) -> TrialScheduler:
             return make_population(spec, name)
         case _:
             return _NoStopping()  # type: ignore[no-untyped-call] # Ray leaves it so
-
-
-def _is_baseline(trial: Trial) -> bool:
-    return bool(trial.config[TRIAL_KEY] == 0)
 
 
 class _InTurn(TrialScheduler):
@@ -84,7 +76,7 @@ class _BaselineKeeper(_InTurn):
         if VERDICT_KEY in result:  # of the baseline: others are ended before
             return TrialScheduler.CONTINUE
         decision = super().on_trial_result(tune_controller, trial, result)
-        return TrialScheduler.CONTINUE if _is_baseline(trial) else decision
+        return TrialScheduler.CONTINUE if is_baseline(trial) else decision
 
     @override
     def on_trial_complete(
@@ -138,38 +130,3 @@ class _Median(_BaselineKeeper, MedianStoppingRule):
         self, tune_controller: TuneController, trial: Trial, time: float
     ) -> str:
         return TrialScheduler.CONTINUE  # Ray may pause trials here, to start others
-
-
-class _HyperBand(HyperBandForBOHB):
-    """Synchronous HyperBand (Li et al. 2018, arXiv 1603.06560), the largest bracket first.
-
-    Trials pause at the rungs of their bracket until all of it have come there. The baseline is
-    in none: it would have to wait, and to be stopped.
-    """
-
-    @override
-    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
-        if not _is_baseline(trial):
-            super().on_trial_add(tune_controller, trial)
-
-    @override
-    def on_trial_result(
-        self, tune_controller: TuneController, trial: Trial, result: dict[str, object]
-    ) -> str:
-        if _is_baseline(trial):
-            return TrialScheduler.CONTINUE
-        return super().on_trial_result(tune_controller, trial, result)
-
-    @override
-    def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
-        if not _is_baseline(trial):
-            super().on_trial_remove(tune_controller, trial)
-
-    @override
-    def choose_trial_to_run(
-        self, tune_controller: TuneController, allow_recurse: bool = True
-    ) -> Trial | None:
-        for trial in tune_controller.get_trials():  # type: ignore[no-untyped-call]
-            if _is_baseline(trial) and trial.status == Trial.PENDING:
-                return cast("Trial", trial)
-        return super().choose_trial_to_run(tune_controller, allow_recurse)

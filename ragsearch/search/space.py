@@ -1,8 +1,9 @@
 """Domains of a space file in Optuna's words.
 
 Ordered values and those on a grid are proposed by their place in the list, so that the
-searcher learns from their order; a normal one by its quantile, which is uniform. Trial 0 is the
-baseline: its values are enqueued where they lie in their domain, else stand as they are.
+searcher learns from their order; a normal one by its quantile, which is uniform; a whole number
+on a grid and a log scale by any number nearest to it. Trial 0 is the baseline: its values are
+enqueued where they lie in their domain, else stand as they are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -88,10 +89,10 @@ def suggest(  # noqa: PLR0911 - one a kind of domain
 ) -> object:
     """Ask Optuna for a value of a domain; of a bundle a tuple."""
     match domain:
-        case Log(low, high, None):
-            return trial.suggest_float(name, low, high, log=True)
-        case Uniform(low, high, None):
-            return trial.suggest_float(name, low, high)
+        case Log(low, high, None) | Uniform(low, high, None):
+            return trial.suggest_float(name, low, high, log=isinstance(domain, Log))
+        case Int(_, _, step, log=True) if step > 1:
+            return domain.nearest(trial.suggest_float(name, *domain.edges(), log=True))
         case Int(low, high, step, log):
             return trial.suggest_int(name, low, high, step=step, log=log)
         case Normal():
@@ -110,7 +111,7 @@ def encoded(domain: Domain, value: object) -> object:
     """Return what stands for a value of a domain in Optuna.
 
     It is its place among ordered values and among the options of a bundle, the quantile of a
-    normal one, and any other as it is.
+    normal one, and any other as it is: a whole number with `log` and `step` as a float.
     """
     match domain:
         case Bundle():
@@ -119,6 +120,9 @@ def encoded(domain: Domain, value: object) -> object:
         case Normal():
             assert isinstance(value, int | float)
             return domain.quantile(value)
+        case Int(_, _, step, log=True) if step > 1:
+            assert isinstance(value, int)
+            return float(value)
         case Choice(options):
             return next(option for option in options if identity(option) == identity(value))
         case Log() | Uniform() | Ordinal() if (values := domain.values()) is not None:

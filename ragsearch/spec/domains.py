@@ -80,11 +80,7 @@ class Log:
         """Draw a value."""
         if (grid := self.values()) is not None:
             return random.choice(grid)
-        return _between(
-            self.low,
-            math.exp(random.uniform(math.log(self.low), math.log(self.high))),
-            self.high,
-        )
+        return _log_between(random, self.low, self.high)
 
     def to_plain(self) -> dict[str, object]:
         """Return the domain as `space` writes it."""
@@ -168,8 +164,6 @@ class Int:
             raise BadDomainError(f"step {self.step} does not divide {width} evenly", "step")
         if self.log and self.low < 1:
             raise BadDomainError(f"log needs a low end of at least 1, not {self.low}", "log")
-        if self.log and self.step != 1:
-            raise BadDomainError("log and step exclude each other; drop one", "log")
 
     def values(self) -> range:
         """Return every value, ascending."""
@@ -194,8 +188,17 @@ class Int:
         """Draw a value."""
         if not self.log:
             return random.randrange(self.low, self.high + 1, self.step)
-        drawn = random.uniform(math.log(self.low - 0.5), math.log(self.high + 0.5))
-        return int(_between(self.low, round(math.exp(drawn)), self.high))
+        return self.nearest(_log_between(random, *self.edges()))
+
+    def edges(self) -> tuple[float, float]:
+        """Return between what numbers it is drawn if `log`: half a step beyond the ends."""
+        # half of the low end: so far from 1 in steps of 1, and 0 has no logarithm
+        return max(self.low - self.step / 2, self.low / 2), self.high + self.step / 2
+
+    def nearest(self, number: float) -> int:
+        """Return the value that a number between the edges stands for."""
+        n_steps = round((number - self.low) / self.step)
+        return int(_between(self.low, self.low + n_steps * self.step, self.high))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +212,7 @@ class _Listed:
         """Return every value, as listed."""
         return self.options
 
-    def probes(self) -> tuple[Scalar, ...]:
-        """Return values that stand for all: every one."""
-        return self.options
+    probes = values  # every one stands for all
 
     def contains(self, value: object) -> bool:
         """Return whether the value is listed; 1 is not true, but 1.0 is 1."""
@@ -338,9 +339,7 @@ class Bundle:
         """Return every option, as listed."""
         return self.options
 
-    def probes(self) -> tuple[tuple[Scalar, ...], ...]:
-        """Return options that stand for all: every one."""
-        return self.options
+    probes = values  # every one stands for all
 
     def contains(self, value: object) -> bool:
         """Return whether a tuple of values, one a path, is listed."""
@@ -374,6 +373,10 @@ def is_number(value: object) -> TypeIs[int | float]:
 
 def _between(low: float, value: float, high: float) -> float:
     return max(low, min(high, value))
+
+
+def _log_between(random: Random, low: float, high: float) -> float:
+    return _between(low, math.exp(random.uniform(math.log(low), math.log(high))), high)
 
 
 def _require_ascending(low: float, high: float) -> None:

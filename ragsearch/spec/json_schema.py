@@ -20,8 +20,8 @@ DOMAINS: Mapping[str, str] = {
     ),
     "uniform": "A number between two ends, each as likely; with `step`, on a grid.",
     "int": (
-        "A whole number between two ends, both included; with `step` on a grid, or with "
-        "`log: true` as likely in each power of ten."
+        "A whole number between two ends, both included; with `step` on a grid, with "
+        "`log: true` as likely in each power of ten, or both."
     ),
     "normal": (
         "A number around a mean, with a standard deviation: `[mean, deviation]`; `bounds` cut "

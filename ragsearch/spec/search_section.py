@@ -60,9 +60,9 @@ class SchedulerSection(Section):
     those below the median of the others (Golovin et al. 2017); `pbt` and `pb2` have the worst
     trials go on from the best ones, with changed values (Jaderberg et al. 2017, Parker-Holder
     et al. 2020); `none` stops nobody; `auto`, the default, is `asha` where rungs can save
-    something, else `none`. A search that goes on compares as before with `asha` and `median`;
-    with `hyperband` its open trials form new brackets, and with `pbt` or `pb2` a population
-    without the trials that have ended, compared when each has reported again."""
+    something, else `none`. A search that goes on compares as before; with `pbt` or `pb2` its
+    open trials form a population without the trials that have ended, compared when each has
+    reported again."""
     min: Count = 1
     """Epochs before `asha` or `median` may stop a trial; for `asha` the first rung."""
     eta: Annotated[int, Field(ge=2)] = 3

@@ -15,9 +15,10 @@ from ragsearch.bench.surrogate import (
     learning,
     place_of,
     settings_at,
+    share_of,
     tabulated,
 )
-from ragsearch.spec import load_spec
+from ragsearch.spec import Int, Log, Ordinal, load_spec
 from tests.bench.quickstart import QUICKSTART
 
 SPEC = load_spec(QUICKSTART)
@@ -65,6 +66,34 @@ def test_a_configuration_lies_where_it_was_taken_from(at):
 
     assert place_of(SPEC, settings_at(SPEC, found.tolist())) == pytest.approx(found, abs=1e-3)
     assert np.abs(found[2:4] - at[2:4]).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("domain", "value", "share"),
+    [
+        (Log(1e-4, 1e-2), 1e-3, 0.5),
+        (Int(1, 9), 3, 0.25),
+        (Int(1, 64, log=True), 8, 0.5),
+        (Int(8, 128, step=8, log=True), 32, 0.5),
+        (Ordinal((1, 2, 50)), 2, 0.5),
+    ],
+)
+def test_a_value_lies_at_its_share_of_a_domain(domain, value, share):
+    assert share_of(domain, value) == pytest.approx(share)
+
+
+@given(st.floats(0, 1))
+def test_a_value_on_a_log_scale_is_the_nearest_to_its_share(share):
+    spec = load_spec(
+        QUICKSTART, ["space={train.batch_size: {int: [8, 64], step: 8, log: true}}"]
+    )
+
+    (value,) = settings_at(spec, [share]).values()
+
+    assert abs(value - 8 ** (1 + share)) <= 4 + 1e-9
+    assert settings_at(spec, place_of(spec, {"train.batch_size": value}).tolist()) == {
+        "train.batch_size": value
+    }
 
 
 def test_both_functions_are_1_at_their_published_optima():

@@ -11,8 +11,8 @@ from ragsearch.errors import BadInputError
 from ragsearch.search.agree import agreed_spec, covers, keep_resolved
 from ragsearch.search.inputs import data_digests, model_digests
 from ragsearch.search.record import FinalRun, SearchRecord, Status, TrialRecord, UsedIndex
-from ragsearch.search.study import SearchStudy, open_storage
-from ragsearch.spec import load_spec, parse_domain
+from ragsearch.search.study import STUDY_FILE, SearchStudy, open_storage
+from ragsearch.spec import Int, load_spec, parse_domain
 from tests.search.conftest import SPACE, space_content
 
 NAME = "tiny-20260102-030405"
@@ -224,6 +224,25 @@ def test_wider_domains_are_taken_up_by_the_study(record, content, caplog):
     )
 
 
+def test_whole_numbers_of_a_log_scale_are_told_again_in_a_wider_one(record, content):
+    size = "train.batch_size"
+    content |= {"search": {"algorithm": "random"}}
+    narrow, wide = ({"int": [8, high], "step": 8, "log": True} for high in (16, 64))
+    before = keep(record, content | {"space": {size: narrow}})
+    (record.folder / STUDY_FILE).unlink()
+    asked = [SearchStudy(before, record.folder).ask() for _ in range(3)]
+    drawn = {each.number: each.values for each in asked}
+    record.trials = {number: TrialRecord(number, drawn[number]) for number in drawn}
+
+    now = agreed(record, content | {"space": {size: wide}})
+
+    assert now.domains == {size: Int(8, 64, 8, log=True)}
+    study = SearchStudy(now, record.folder)
+    assert {each.number: each.values for each in study.take_up(record, None)} == drawn
+    told = optuna.load_study(study_name=NAME, storage=open_storage(record.folder)).trials
+    assert {trial.distributions[size].high for trial in told} == {68.0}
+
+
 def test_a_study_that_was_widened_before_a_kill_is_widened_once(record, content):
     before = load_spec(record.folder / "resolved.json")
     agreed(record, content | {"space": WIDER})
@@ -266,6 +285,8 @@ def test_domains_that_lose_values_appear_or_vanish_are_refused(
         ({"uniform": [0, 1]}, {"uniform": [0, 1], "step": 0.1}, True),
         ({"uniform": [0, 1], "step": 0.2}, {"uniform": [0, 1], "step": 0.1}, False),
         ({"int": [0, 9], "step": 3}, {"int": [0, 9]}, False),
+        ({"int": [4, 64], "step": 4, "log": True}, {"int": [8, 64], "step": 8}, True),
+        ({"int": [8, 64], "step": 8, "log": True}, {"int": [4, 64], "step": 4}, False),
         ({"choice": ["b", "a", "c"]}, {"choice": ["a", "b"]}, True),
         ({"ordinal": [1, 2]}, {"ordinal": [1, 2, 3]}, False),
     ],

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from ray import tune
 from ray.tune.experiment import Trial
 
 from ragsearch.search.record import SearchRecord, Status
@@ -43,6 +44,45 @@ def test_a_population_goes_on_where_the_trial_it_waits_for_has_ended(space_of):
     chosen = scheduler.choose_trial_to_run(SimpleNamespace(get_trials=lambda: trials))
 
     assert chosen is trials[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pbt", "pb2"])
+def test_a_change_does_not_depend_on_who_reported_first(space_of, name):
+    from ragsearch.search.population import _drawn_from
+    from ragsearch.search.scheduler import make_scheduler
+
+    spec = space_of(search={"scheduler": {"name": name, "mutable": [RATE]}})
+
+    def changed(label, order):
+        """Return the rates that two trials get, after each of three epochs."""
+        scheduler, rates = make_scheduler(spec), []
+        trials = [
+            Trial("t", stub=True, trial_id=f"{label}{number}", config={
+                "trial": number, RATE: 10.0 ** -(1 + number / 2)
+            }) for number in range(5)
+        ]  # fmt: skip
+        for trial in trials:
+            trial.placement_group_factory = tune.PlacementGroupFactory([{"CPU": 1}])
+            scheduler.on_trial_add(None, trial)
+        for epoch in range(1, 4):
+            for number in order[epoch % 2]:
+                trial = trials[number]
+                score = epoch / (1 + abs(number - 2)) + number / 7
+                result = {"epoch": epoch, "val/em": score}
+                state = scheduler._trial_state[trial]
+                scheduler._save_trial_state(state, epoch, result, trial)
+            for worse in (0, 4):
+                with _drawn_from(scheduler.seed_of(worse, epoch)):
+                    config, _ = scheduler._get_new_config(trials[worse], trials[2])
+                trials[worse].set_config(config)
+                rates.append(config[RATE])
+        return rates
+
+    one = changed("a", [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4]])
+
+    assert changed("b", [[3, 1, 4, 2, 0], [2, 0, 1, 4, 3]]) == one
+    assert len(set(one)) > 3
 
 
 def content_of(tiny, n_epochs, **sections):

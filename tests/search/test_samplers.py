@@ -144,6 +144,18 @@ def test_a_grid_tries_each_point_once_the_baseline_among_them(space_of):
     assert len(points) == len(set(points)) == 18 == most_trials(spec)
 
 
+def test_a_grid_has_each_whole_number_of_a_log_scale_once(space_of):
+    space = {"train.batch_size": {"int": [8, 40], "step": 8, "log": True}}
+    spec = search_of(space_of, "grid", space, trials=9)
+
+    study = run(spec, most_trials(spec), scored=lambda _: 0.0)
+
+    assert sorted(trial.params["train.batch_size"] for trial in study.trials) == [
+        8, 16, 24, 32, 40,
+    ]  # fmt: skip
+    assert is_used_up(spec, study)
+
+
 def test_a_baseline_beside_the_grid_is_one_trial_more(space_of):
     spec = search_of(space_of, "grid", FINITE, trials=30, trial={"retrieval": {"n_docs": 3}})
 

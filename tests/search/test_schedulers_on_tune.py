@@ -123,10 +123,12 @@ def test_pbt_has_the_worst_go_on_from_the_best_with_a_changed_value(watched):
 
 
 @pytest.mark.long
-def test_the_same_seed_changes_a_population_the_same_way(watched):
-    before = watched(6, 4, name="pbt", mutable=[RATE])
+@pytest.mark.parametrize("name", ["pbt", "pb2"])
+def test_the_same_seed_changes_a_population_the_same_way(watched, name):
+    before = watched(6, 4, name=name, mutable=[RATE])
 
-    assert watched(6, 4, name="pbt", mutable=[RATE]) == before
+    assert len({rate for one in before.values() for _, _, rate in one}) > 4
+    assert watched(6, 4, name=name, mutable=[RATE]) == before
 
 
 def test_pb2_changes_values_within_their_domain(watched):

@@ -1,5 +1,8 @@
 """Domains in Optuna's words: what a trial is proposed."""
 
+from collections import Counter
+from random import Random
+
 import optuna
 import pytest
 
@@ -113,6 +116,21 @@ def test_values_on_a_grid_are_written_as_a_person_would(space_of, tmp_path):
     assert {each["regularisation.dropout"] for each in proposals} == {0.0, 0.1, 0.2, 0.3}
 
 
+def test_whole_numbers_on_a_grid_and_a_log_scale_are_drawn_as_the_domain_has_it():
+    domain = Int(8, 64, step=8, log=True)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+
+    drawn = [suggest(study.ask(), "x", domain) for _ in range(2_000)]
+
+    assert set(drawn) == {*domain.values()}
+    (distribution,) = {trial.distributions["x"] for trial in study.trials}
+    assert (distribution.log, distribution.low, distribution.high) == (True, 4.0, 68.0)
+    among = Random(5)
+    expected = Counter(domain.sample(among) for _ in range(2_000))
+    for value, count in Counter(drawn).items():
+        assert count / 2_000 == pytest.approx(expected[value] / 2_000, abs=0.04)
+
+
 def test_what_a_constraint_rejects_is_asked_again_and_numbers_have_no_gaps(space_of, tmp_path):
     space = {"retrieval.n_docs": {"int": [1, 8]}, "train.batch_size": {"int": [1, 16]}}
     constraint = "retrieval.n_docs * train.batch_size <= 32"
@@ -133,6 +151,7 @@ def test_what_a_constraint_rejects_is_asked_again_and_numbers_have_no_gaps(space
         (Uniform(0.0, 0.3, 0.1), [0.0, 0.1, 0.1 + 0.2]),
         (Uniform(0.0, 0.3), [0.2]),
         (Int(1, 9, step=4), [5]),
+        (Int(1, 65, step=32, log=True), [1, 33, 65]),
         (Normal(0.1, 0.05, 0.0, 0.2), [0.0, 0.13, 0.2]),
         (Choice(("a", None, True)), ["a", None, True]),
         (Ordinal((1, 5)), [5]),

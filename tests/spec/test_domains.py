@@ -1,4 +1,6 @@
 import math
+from collections import Counter
+from itertools import pairwise
 from random import Random
 from statistics import NormalDist, fmean, stdev
 
@@ -35,6 +37,7 @@ from ragsearch.spec.domains import (
         ({"int": [1, 9]}, Int(1, 9)),
         ({"int": [1, 9], "step": 4}, Int(1, 9, step=4)),
         ({"int": [1, 64], "log": True}, Int(1, 64, log=True)),
+        ({"int": [8, 64], "step": 8, "log": True}, Int(8, 64, 8, log=True)),
         ({"choice": ["a", 1, None, True]}, Choice(("a", 1, None, True))),
         ({"ordinal": [3, 5, 10]}, Ordinal((3, 5, 10))),
         ({"ordinal": ["small", "large"]}, Ordinal(("small", "large"))),
@@ -101,7 +104,7 @@ def test_a_domain_is_read_and_written_as_the_file_has_it(
         ({"int": [1, 4], "step": 2}, "step", "step 2 does not divide 1 to 4 evenly"),
         ({"int": [1, 4], "log": "yes"}, "log", "log must be true or false, not 'yes'"),
         ({"int": [0, 4], "log": True}, "log", "log needs a low end of at least 1, not 0"),
-        ({"int": [1, 5], "log": True, "step": 2}, "log", "log and step exclude each other"),
+        ({"int": [1, 4], "log": True, "step": 2}, "step", "step 2 does not divide 1 to 4"),
         ({"choice": "ab"}, "choice", "choice must be a list of values, not 'ab'"),
         ({"choice": [[1], [2]]}, "choice", "values must be numbers or text, not [1]"),
         ({"choice": []}, "", "needs at least 2 values; a fixed value goes in trial"),
@@ -130,6 +133,7 @@ def test_what_is_no_domain_is_refused_with_the_part_that_is_wrong(
         (Normal(0, 1, -2, 2), [0, -2, 2.0], [2.1, None, True]),
         (Bundle(("a", "b"), ((1, "x"), (2, "y"))), [(1, "x"), (2.0, "y")], [(1, "y"), 1]),
         (Int(1, 9, step=4), [1, 5, 9], [2, 0, 13, 5.0, True]),
+        (Int(8, 32, step=8, log=True), [8, 16, 24, 32], [4, 12, 40, 16.0, True]),
         (Choice((1, "a", None)), [1, 1.0, "a", None], [True, "b", 2]),
         (Choice((True, False)), [True, False], [1, 0, None]),
         (Ordinal((1, 5)), [1, 5], [3, "1"]),
@@ -175,6 +179,7 @@ EACH = [
     Uniform(0.0, 0.3, 0.1),
     Int(1, 9, step=4),
     Int(1, 64, log=True),
+    Int(1, 65, step=16, log=True),
     Normal(0.1, 0.05, 0.0, 0.3),
     Choice(("a", None, True)),
     Ordinal((1, 5, 9)),
@@ -192,6 +197,43 @@ def test_what_is_drawn_lies_in_the_domain(domain: Domain):
     if (values := domain.values()) is not None:
         assert drawn
         assert str(values[0]) in map(str, drawn)
+
+
+@pytest.mark.parametrize(
+    ("domain", "lower"),
+    [
+        (Int(1, 4, log=True), 0.5),
+        (Int(8, 32, step=8, log=True), 4.0),
+        (Int(16, 32, step=8, log=True), 12.0),
+        (Int(1, 97, step=32, log=True), 0.5),  # half a step lower would be below 0
+    ],
+)
+def test_a_whole_number_on_a_log_scale_is_as_likely_as_the_stretch_around_it(
+    domain: Int, lower: float
+):
+    middles = [value + domain.step / 2 for value in domain.values()]
+    widths = [math.log(b / a) for a, b in pairwise([lower, *middles])]
+    random = Random(2)
+
+    counts = Counter(domain.sample(random) for _ in range(20_000))
+
+    assert domain.edges() == (lower, middles[-1])
+    for value, width in zip(domain.values(), widths, strict=True):
+        assert counts[value] / 20_000 == pytest.approx(width / sum(widths), abs=0.015)
+
+
+@given(st.integers(1, 500), st.integers(1, 30), st.integers(1, 60), st.floats(0, 1))
+def test_a_number_between_the_edges_stands_for_a_value_next_to_it(
+    low: int, n_steps: int, step: int, share: float
+):
+    domain = Int(low, low + n_steps * step, step, log=True)
+    lower, upper = domain.edges()
+    number = lower + share * (upper - lower)
+
+    assert 0 < lower < low
+    assert domain.contains(domain.nearest(number))
+    assert abs(domain.nearest(number) - number) <= step / 2 + 1e-9
+    assert [domain.nearest(value) for value in domain.values()] == [*domain.values()]
 
 
 def test_a_normal_domain_without_bounds_ends_where_next_to_nothing_lies():

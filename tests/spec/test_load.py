@@ -309,6 +309,7 @@ CHANGES = {
         lambda low, width: {"uniform": [low, low + width]}, st.floats(0, 1), st.floats(0.1, 9)
     ),
     "space.train.max_epochs": st.just({"int": [2, 32], "log": True}),
+    "space.train.batch_size": st.just({"int": [8, 64], "step": 8, "log": True}),
     "space": st.just({}),
 }
 
