@@ -87,8 +87,8 @@ class SearchSection(Section):
 
     algorithm: Algorithm = "auto"
     """Searcher: `random`; `grid`, every combination of finite domains once; `qmc`, spread
-    evenly (Sobol); `tpe`, tree-structured Parzen estimators (Bergstra et al. 2011); `gp`, a
-    Gaussian process; `cma_es`, for numbers, with choices at random (Hansen 2016); `nsga2` and
+    evenly (Sobol); `tpe`, tree-structured Parzen estimators (Bergstra et al. 2011), 15 % of
+    its trials at random; `gp`, a Gaussian process; `cma_es`, for numbers, with choices at random (Hansen 2016); `nsga2` and
     `nsga3`, evolution for several objectives (Deb et al. 2002, Deb and Jain 2014); `bohb`, a
     TPE of the largest budget that has results enough (Falkner et al. 2018); `auto`, the
     default, decides by space, budget and parallelism, and says why."""
