@@ -88,10 +88,11 @@ class SearchSection(Section):
     algorithm: Algorithm = "auto"
     """Searcher: `random`; `grid`, every combination of finite domains once; `qmc`, spread
     evenly (Sobol); `tpe`, tree-structured Parzen estimators (Bergstra et al. 2011), 15 % of
-    its trials at random; `gp`, a Gaussian process; `cma_es`, for numbers, with choices at random (Hansen 2016); `nsga2` and
-    `nsga3`, evolution for several objectives (Deb et al. 2002, Deb and Jain 2014); `bohb`, a
-    TPE of the largest budget that has results enough (Falkner et al. 2018); `auto`, the
-    default, decides by space, budget and parallelism, and says why."""
+    its trials at random; `gp`, a Gaussian process; `cma_es`, for numbers, with choices at
+    random (Hansen 2016); `nsga2` and `nsga3`, evolution for several objectives (Deb et al.
+    2002, Deb and Jain 2014); `bohb`, a TPE of the largest budget that has results enough
+    (Falkner et al. 2018); `auto`, the default, decides by space, budget and parallelism, and
+    says why."""
     startup_trials: Annotated[int, Field(ge=0)] | None = None
     """Random trials before `tpe`, `gp`, `cma_es` or `bohb` starts to learn from results; by
     default a quarter of `budget.trials`, at least 2 and at most 10."""
