@@ -17,7 +17,7 @@ The map: the packages in the order the data travels, each with its modules in th
                   place build merge open knowledge hf_import hf
     retrieval   the seam `Retriever`, and the pool of replicas behind it
                   retriever stock distributed memory meter batcher cache wire server replica
-                  placement gauges actors lease routes local client start alias info pool
+                  placement gauges actors lease routes local client start alias info turns pool
     training    one trial: question to hits to contexts to marginal loss, fit and scored
                   compiler parts encoder_only lora model contexts tokens pipeline loss encoded
                   marginal decode metrics workers evaluation sweep latency collapse optimizer
