@@ -25,10 +25,11 @@ The map: the packages in the order the data travels, each with its modules in th
     tracking    MLflow: a run a search, a run a trial
                   search_run trials final writer child
     search      many trials: planned, proposed, stopped, recorded
-                  automatic cores machine plan run lock inputs agree widen tokens launch cluster
-                  journal record front afterwards study space samplers tpe searcher scheduler
-                  population replay ending trainable experiment workers checkpoints budget disk
-                  standing progress evaluations rescoring final bootstrap comparison finish
+                  automatic cores machine turns plan run lock inputs agree widen tokens launch
+                  cluster journal record front afterwards study space samplers tpe searcher
+                  scheduler population replay ending trainable variants experiment workers
+                  checkpoints budget disk standing progress evaluations rescoring final
+                  bootstrap comparison finish
     results     what one does with a search: look, export, evaluate, ask
                   leaderboard final bundle export card answering predictions evaluate ask
     bench       what a retrieval call, a training step and a search cost, side by side
