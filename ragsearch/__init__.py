@@ -17,7 +17,7 @@ The map: the packages in the order the data travels, each with its modules in th
                   place build merge open knowledge hf_import hf
     retrieval   the seam `Retriever`, and the pool of replicas behind it
                   retriever stock distributed memory meter batcher cache wire server replica
-                  placement gauges actors lease routes local client start alias info pool
+                  placement gauges actors lease routes local client start alias info turns pool
     training    one trial: question to hits to contexts to marginal loss, fit and scored
                   compiler parts encoder_only lora model contexts tokens pipeline loss encoded
                   marginal decode metrics workers evaluation sweep latency collapse optimizer
@@ -25,11 +25,11 @@ The map: the packages in the order the data travels, each with its modules in th
     tracking    MLflow: a run a search, a run a trial
                   search_run trials final writer child
     search      many trials: planned, proposed, stopped, recorded
-                  automatic cores machine plan run lock inputs agree widen tokens launch cluster
-                  journal record front afterwards study space samplers tpe searcher scheduler
-                  hyperband population replay ending trainable experiment workers checkpoints
-                  budget disk standing progress evaluations rescoring final bootstrap comparison
-                  finish
+                  automatic cores machine turns plan run lock inputs agree widen tokens launch
+                  cluster journal record front afterwards study space samplers tpe searcher
+                  scheduler hyperband population replay ending trainable variants experiment
+                  workers checkpoints budget disk standing progress evaluations rescoring final
+                  bootstrap comparison finish
     results     what one does with a search: look, export, evaluate, ask
                   leaderboard final bundle export card answering predictions evaluate ask
     bench       what a retrieval call, a training step and a search cost, side by side

@@ -105,8 +105,10 @@ def list_replicas() -> Mapping[str, Mapping[Slot, str]]:
     return {pool: dict(sorted(names.items())) for pool, names in pools.items()}
 
 
-def create_replica(plan: PoolPlan, spot: Spot, n_shards: int) -> "ActorHandle[Replica]":
-    """Return a new replica on a node, or the one that has the name already."""
+def create_replica(
+    plan: PoolPlan, spot: Spot, n_shards: int, holder: str = ""
+) -> "ActorHandle[Replica]":
+    """Return a new replica on a node, or the one that has its name already."""
     slot = spot.slot
     number = str(slot.number) if n_shards == 1 else f"{slot.shard}.{slot.number}"
     grouped = ray.remote(concurrency_groups={_CONTROL: 1})  # type: ignore[call-overload]
@@ -128,6 +130,7 @@ def create_replica(plan: PoolPlan, spot: Spot, n_shards: int) -> "ActorHandle[Re
         plan.fingerprint,
         keeper,
         lease_s=plan.lease_s,
+        holder=holder,
         shard=slot.shard,
         in_memory=plan.layout.memory == "in_memory",
     )
@@ -196,15 +199,22 @@ def end_replicas(pool: str, *, timeout_s: float = 10.0) -> int:
     handles = find_replicas(pool)
     for handle in handles.values():
         ray.kill(handle, no_restart=True)
+    if not wait_until_gone(pool, timeout_s):
+        raise PoolUnavailableError(
+            f"pool {pool!r}: a replica is still there {timeout_s:g} s after it was ended; "
+            f"see `ragsearch pool ls` and try again"
+        )
+    return len(handles)
+
+
+def wait_until_gone(pool: str, timeout_s: float) -> bool:
+    """Wait until the names of a pool's replicas are free; tell whether they are."""
     deadline = time.monotonic() + timeout_s
     while find_replicas(pool):
         if time.monotonic() > deadline:
-            raise PoolUnavailableError(
-                f"pool {pool!r}: a replica is still there {timeout_s:g} s after it was ended; "
-                f"see `ragsearch pool ls` and try again"
-            )
+            return False
         time.sleep(0.05)
-    return len(handles)
+    return True
 
 
 def check_connected(what: str) -> None:

@@ -100,10 +100,14 @@ class PoolClient:
         self._routes = Routes(self._id)
         self._description = self._ask(self._identify)
 
-    def hold(self) -> None:
-        """Keep the replicas there until this client is closed or nobody refers to it."""
+    def hold(self, search: str = "") -> None:
+        """Keep the replicas there until this client is closed or nobody refers to it.
+
+        Args:
+            search: Whose trial asks, if one does: when that lets the pool go, so does this.
+        """
         every_s = self._description["lease_s"] / _RENEWALS_A_LEASE
-        lease = Lease(self.pool, client_holder(), every_s=every_s)
+        lease = Lease(self.pool, client_holder(search), every_s=every_s)
         self._end_lease = lease.while_alive(self)
 
     def close(self) -> None:

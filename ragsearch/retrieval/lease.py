@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RaySystemError, RpcError
 
 from ragsearch.retrieval.actors import control, find_replicas
-from ragsearch.retrieval.replica import CLIENT
+from ragsearch.retrieval.replica import client_of
 
 
 class Beat:
@@ -120,6 +120,6 @@ class Lease:
             return []  # the cluster does not answer; the next renewal may reach it
 
 
-def client_holder() -> str:
-    """Return a name for a client that holds a lease of its own."""
-    return f"{CLIENT}{uuid.uuid4().hex}"
+def client_holder(search: str = "") -> str:
+    """Return a name for a client that holds a lease, of a search's trial or its own."""
+    return f"{client_of(search)}{uuid.uuid4().hex}"

@@ -3,7 +3,7 @@
 Knows /proc and control groups; knows nothing of Ray, pools or indexes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path("/")
@@ -40,6 +40,28 @@ def pss_bytes(pids: Iterable[int], root: Path = ROOT) -> int:
     """
     rollups = [_pairs(root / f"proc/{pid}/smaps_rollup") for pid in pids]
     return 1024 * sum(rollup.get("Pss:", 0) for rollup in rollups)
+
+
+def first_fit(
+    names: Iterable[str], fit: Callable[[Sequence[str]], bool]
+) -> tuple[tuple[str, ...], ...]:
+    """Divide names into parts that fit, each into the first one that has room.
+
+    Args:
+        names: In their order; one that does not fit alone is a part of its own.
+        fit: Tells whether several fit together.
+
+    Returns:
+        The parts, in the order of their first names.
+    """
+    parts: list[list[str]] = []
+    for name in names:
+        part = next((part for part in parts if fit([*part, name])), None)
+        if part is None:
+            parts.append([name])
+        else:
+            part.append(name)
+    return tuple(map(tuple, parts))
 
 
 def readable(n_bytes: int) -> str:

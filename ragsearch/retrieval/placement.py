@@ -125,6 +125,19 @@ def probe_nodes(folder: Path, fingerprint: str) -> list[NodeProbe]:
     """
     if (folder / MANIFEST_FILE).is_file():
         check_index(folder, fingerprint)
+    return glance_at_nodes(folder, fingerprint)
+
+
+def glance_at_nodes(folder: Path, fingerprint: str) -> list[NodeProbe]:
+    """Return the same, the contents of no file being checked.
+
+    Args:
+        folder: Index folder, the same path on every node.
+        fingerprint: Hash the index must have.
+
+    Raises:
+        BadInputError: If no node has the index.
+    """
     here = ray.get_runtime_context().get_node_id()
     elsewhere = {node: name for node, name in alive_nodes().items() if node != here}
     found = [probe(folder, fingerprint, here, is_here=True)]
@@ -253,26 +266,32 @@ def check_memory(layout: Layout, nodes: Sequence[NodeProbe], new: Sequence[Spot]
         BadInputError: If copies of the index are larger than the memory of their node.
     """
     for node in nodes:
-        shards = [spot.slot.shard for spot in new if spot.node == node.node]
-        mapped = layout.memory == "mapped"
-        n_bytes = sum(node.shard_bytes[shard] for shard in (set(shards) if mapped else shards))
+        n_bytes = needed_bytes(layout, node, new)
         if n_bytes <= node.available_bytes:
             continue
         free = readable(node.available_bytes)
         smaller = "divide the index into shards, choose a smaller factory such as SQ8"
-        if mapped:
+        if layout.memory == "mapped":
             log.warning(
                 "the index on node %s has %s and %s are free there: searches will read from "
                 "disk; %s, or add memory",
                 node.name, readable(n_bytes), free, smaller,
             )  # fmt: skip
         else:
+            shards = [spot.slot.shard for spot in new if spot.node == node.node]
             each = readable(max(node.shard_bytes[shard] for shard in shards))
             what = (
                 f"{len(shards)} x {each} of index on node {node.name}, where {free} are free; "
                 f"{smaller}, ask for fewer replicas, or set it to mapped"
             )
             raise BadInputError.single("pool.memory", what)
+
+
+def needed_bytes(layout: Layout, node: NodeProbe, new: Sequence[Spot]) -> int:
+    """Return what new replicas take of a node's memory."""
+    shards = [spot.slot.shard for spot in new if spot.node == node.node]
+    copies = set(shards) if layout.memory == "mapped" else shards
+    return sum(node.shard_bytes[shard] for shard in copies)
 
 
 class _Board:

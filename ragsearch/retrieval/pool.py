@@ -111,13 +111,17 @@ def start_pool(  # noqa: PLR0913 (the keys of `pool:` in a space file, and a few
 
 
 @contextmanager
-def serving(plan: PoolPlan, holder: str, *, heal_every_s: float = 5.0) -> Iterator[PoolClient]:
+def serving(
+    plan: PoolPlan, holder: str, *, heal_every_s: float = 5.0, prober: Prober = probe_nodes
+) -> Iterator[PoolClient]:
     """Have a pool that is as its plan says while the block lasts, whatever nodes are lost.
 
     Args:
         plan: The pool.
-        holder: Who needs it: an id unique to this search.
+        holder: Who needs it: an id unique to this search. When the block ends it and the
+            clients of its trials need the pool no longer.
         heal_every_s: Seconds between two looks at whether replicas were lost with their node.
+        prober: Asks the nodes what they have.
 
     Yields:
         A client, held by the search.
@@ -128,13 +132,19 @@ def serving(plan: PoolPlan, holder: str, *, heal_every_s: float = 5.0) -> Iterat
         PoolUnavailableError: As `start_pool`.
     """
     check_connected(f"pool {plan.pool!r}")
-    bring_up(plan)
-    with Lease(plan.pool, holder), healing(plan, every_s=heal_every_s):
+    bring_up(plan, holder=holder, prober=prober)
+    mended = healing(plan, holder, every_s=heal_every_s, prober=prober)
+    with Lease(plan.pool, holder), mended:
         yield PoolClient(plan.pool, plan.fingerprint)
 
 
 def join_pool(
-    name: str, fingerprint: str | None = None, *, timeout_s: float = 60.0, who: str = ""
+    name: str,
+    fingerprint: str | None = None,
+    *,
+    timeout_s: float = 60.0,
+    who: str = "",
+    search: str = "",
 ) -> PoolClient:
     """Return a client of a pool that is there already, in milliseconds; nothing is loaded.
 
@@ -146,6 +156,7 @@ def join_pool(
         fingerprint: Hash the index must have; may be left out for an alias.
         timeout_s: Seconds within which this, and later each request, is answered or refused.
         who: Asker's name in error messages, such as `trial 7`.
+        search: The search that a trial asks for: when that has let the pool go, so has this.
 
     Raises:
         PoolMismatchError: If the pool serves another index.
@@ -167,7 +178,7 @@ def join_pool(
             f"there is no alias {name!r} in this cluster; give the fingerprint that pool "
             f"{name!r} must have, or make an alias with `ragsearch pool alias`"
         )
-    return _client(pool, fingerprint, timeout_s=timeout_s, who=who)
+    return _client(pool, fingerprint, timeout_s=timeout_s, who=who, search=search)
 
 
 def move_alias(alias: str, plan: PoolPlan) -> None:
@@ -214,9 +225,11 @@ def stop_pool(name: str) -> int:
     return end_replicas(name)
 
 
-def _client(pool: str, fingerprint: str, *, who: str, timeout_s: float = _ASK_S) -> PoolClient:
+def _client(
+    pool: str, fingerprint: str, *, who: str, timeout_s: float = _ASK_S, search: str = ""
+) -> PoolClient:
     client = PoolClient(pool, fingerprint, timeout_s=timeout_s, who=who)
-    client.hold()
+    client.hold(search)
     return client
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
@@ -93,10 +93,16 @@ class Description(TypedDict):
     figures: Figures
 
 
+def client_of(holder: str) -> str:
+    """Return what the names of clients begin with that a holder's trials have."""
+    return f"{CLIENT}{holder}/"
+
+
 class Leases:
     """Who still needs a replica: holders that renewed within the last `length_s`.
 
-    The holder without a name stands for whoever is only about to take a lease.
+    The holder without a name stands for whoever is only about to take a lease. The clients of a
+    search's trials are named after it (`client_of`), and go with it.
 
     Args:
         length_s: Seconds a lease is good for.
@@ -115,9 +121,11 @@ class Leases:
             self._ends[holder] = self._clock() + self.length_s
 
     def release(self, holder: str) -> None:
-        """Count `holder` out."""
+        """Count `holder` out and, where it is a search, the clients of its trials."""
         with self._lock:
             self._ends.pop(holder, None)
+            for client in [one for one in self._ends if one.startswith(client_of(holder))]:
+                del self._ends[client]
 
     def holders(self) -> tuple[str, ...]:
         """Return who holds a lease now."""
@@ -134,7 +142,8 @@ class Replica:
         folder: Index folder; opened memory-mapped, not verified: whoever starts a pool did.
         fingerprint: Hash the index must have.
         keeper: Who runs this replica.
-        lease_s: Seconds a lease is good for; the first one begins now, for whoever starts it.
+        lease_s: Seconds a lease is good for; the first one begins now, for `holder`.
+        holder: Who starts it; nobody by name, where that is only about to take a lease.
         cache_bytes: Memory for hits of queries that come again.
         shard: The shard of the index it serves.
         in_memory: Hold a copy of the vectors instead of mapping their file.
@@ -150,6 +159,7 @@ class Replica:
         keeper: Keeper,
         *,
         lease_s: float = 60.0,
+        holder: str = "",
         cache_bytes: int = CACHE_BYTES,
         shard: int = 0,
         in_memory: bool = False,
@@ -170,7 +180,8 @@ class Replica:
         width = self._index.manifest.dimension
         self._server = Server(self._index, width, self._meter, cache_bytes=cache_bytes)
         self._leases = Leases(lease_s)
-        self._leases.renew("")
+        self._leases.renew(holder)
+        self._released = Event()
         # often enough to leave soon after the last lease, seldom enough to cost nothing
         for task in (self._watch, self._show):  # the one goes on where the other fails
             Thread(target=task, args=(lease_s / 10,), daemon=True).start()
@@ -251,12 +262,14 @@ class Replica:
         self._leases.renew(holder)
 
     def release(self, holder: str) -> None:
-        """Stop staying for `holder`."""
+        """Stop staying for `holder`: leave at once where it was the last one."""
         self._leases.release(holder)
+        self._released.set()
 
     def _watch(self, every_s: float) -> None:
         while self._leases.holders() or self._keeper.is_detached():
-            time.sleep(every_s)
+            self._released.wait(every_s)
+            self._released.clear()
         self._keeper.leave()
 
     def _show(self, every_s: float) -> None:

@@ -47,7 +47,9 @@ Found = Mapping[Slot, Description]
 """What the replicas of a pool say of themselves."""
 
 
-def bring_up(plan: PoolPlan, *, who: str = "", prober: Prober = probe_nodes) -> Found:
+def bring_up(
+    plan: PoolPlan, *, who: str = "", holder: str = "", prober: Prober = probe_nodes
+) -> Found:
     """Start the replicas that a pool lacks, and return what all of them are.
 
     Those that exist are joined as they are and kept for one lease: time enough to take one.
@@ -55,6 +57,7 @@ def bring_up(plan: PoolPlan, *, who: str = "", prober: Prober = probe_nodes) -> 
     Args:
         plan: The pool as it shall be.
         who: Asker's name in error messages.
+        holder: Who takes that lease; nobody by name where it is not known yet.
         prober: Asks the nodes what they have.
 
     Returns:
@@ -68,10 +71,12 @@ def bring_up(plan: PoolPlan, *, who: str = "", prober: Prober = probe_nodes) -> 
     deadline = time.monotonic() + _START_S
     while True:
         try:
-            found = _vet(plan, find_replicas(plan.pool), who)
+            found = _vet(plan, find_replicas(plan.pool), who, holder)
             spots, n_shards = _missing(plan, found, prober)
-            created = {spot.slot: create_replica(plan, spot, n_shards) for spot in spots}
-            started = _vet(plan, created, who)
+            created = {
+                spot.slot: create_replica(plan, spot, n_shards, holder) for spot in spots
+            }
+            started = _vet(plan, created, who, holder)
         except UNREACHABLE as error:  # one is leaving or being restarted, or cannot start
             hopeless = isinstance(error, RayActorError) and error.actor_init_failed
             if hopeless or time.monotonic() > deadline:
@@ -87,7 +92,9 @@ def bring_up(plan: PoolPlan, *, who: str = "", prober: Prober = probe_nodes) -> 
 
 
 @contextmanager
-def healing(plan: PoolPlan, *, every_s: float = 5.0) -> Iterator[None]:
+def healing(
+    plan: PoolPlan, holder: str, *, every_s: float = 5.0, prober: Prober = probe_nodes
+) -> Iterator[None]:
     """Start replicas again that are lost with their node, elsewhere, while the block lasts.
 
     Ray itself restarts those whose process ended. A node that joins gets its replicas, where
@@ -95,9 +102,11 @@ def healing(plan: PoolPlan, *, every_s: float = 5.0) -> Iterator[None]:
 
     Args:
         plan: The pool as it shall be.
+        holder: Who holds the lease on it.
         every_s: Seconds between two looks at the cluster.
+        prober: Asks the nodes what they have.
     """
-    beat = Beat(f"healing-{plan.pool}", every_s, _Healer(plan))
+    beat = Beat(f"healing-{plan.pool}", every_s, _Healer(plan, holder, prober))
     beat.start()
     try:
         yield
@@ -108,8 +117,8 @@ def healing(plan: PoolPlan, *, every_s: float = 5.0) -> Iterator[None]:
 class _Healer:
     """Brings a pool up again when its replicas or the nodes have changed."""
 
-    def __init__(self, plan: PoolPlan) -> None:
-        self._plan = plan
+    def __init__(self, plan: PoolPlan, holder: str, prober: Prober) -> None:
+        self._plan, self._holder, self._prober = plan, holder, prober
         self._seen = self._look()
 
     def __call__(self) -> None:
@@ -117,7 +126,7 @@ class _Healer:
         try:
             if not ray.is_initialized() or self._look() == self._seen:
                 return
-            bring_up(self._plan, who="healing")
+            bring_up(self._plan, who="healing", holder=self._holder, prober=self._prober)
             self._seen = self._look()
         except (RagsearchError, RayError, RpcError) as error:
             reason = str(error).strip().partition("\n")[0]
@@ -127,14 +136,14 @@ class _Healer:
         return list_replicas().get(self._plan.pool), alive_nodes().keys()
 
 
-def _vet(plan: PoolPlan, handles: Handles, who: str) -> dict[Slot, Description]:
+def _vet(plan: PoolPlan, handles: Handles, who: str, holder: str) -> dict[Slot, Description]:
     """Return what each replica is; keep it for one lease."""
     deadline = time.monotonic() + _START_S
     found = {}
     for slot, handle in handles.items():
         found[slot] = describe(handle, max(deadline - time.monotonic(), 0.0))
         check_identity(plan.pool, found[slot], plan.fingerprint, who)
-        ray.get(control(handle, "renew", ""), timeout=_START_S)
+        ray.get(control(handle, "renew", holder), timeout=_START_S)
     return found
 
 

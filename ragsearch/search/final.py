@@ -29,6 +29,7 @@ from ragsearch.search.progress import EndOfSearch
 from ragsearch.search.record import FinalRun, SearchRecord, Status
 from ragsearch.search.space import LAST_KEY, TRIAL_KEY, VERDICT_KEY
 from ragsearch.search.trainable import MODEL_KEY, TrialJob, run_trial
+from ragsearch.search.variants import Variants, index_asked
 from ragsearch.spec import Spec
 from ragsearch.spec.schema import FinalSection
 from ragsearch.spec.search_section import SchedulerSection
@@ -47,6 +48,7 @@ Tell = Callable[[FinalRun], object]
 def run_final(
     record: SearchRecord,
     job: TrialJob,
+    variants: Variants,
     end: EndOfSearch,
     tell: Tell,
     most_at_once: int | None = None,
@@ -55,7 +57,8 @@ def run_final(
 
     Args:
         record: Of a search whose trials have ended; its `final` is filled and saved.
-        job: What its trials share, their pools being there.
+        job: What its trials share.
+        variants: The variants of their index, open.
         end: Tells whether the user wants to leave.
         tell: Told of each run.
         most_at_once: Runs at a time; None where Ray's placing is enough.
@@ -66,13 +69,25 @@ def run_final(
     record.save()
     room = Room(record, end.budget, job.spec.file.budget.disk_bytes, n_kept(job.spec))
     room.make()
-    waiting = [run for run in runs if run.status is Status.RUNNING]
-    if waiting and not end.is_cut_off and not room.over:
-        log.info("final: %d runs to train", len(waiting))
-        _train(record, job, waiting, _End(end, room), most_at_once)
-    _leave_open(waiting, room.over)
+    n_waiting = sum(run.status is Status.RUNNING for run in runs)
+    if n_waiting and not end.is_cut_off and not room.over:
+        log.info("final: %d runs to train", n_waiting)
+
+    def index_of(run: FinalRun) -> str | None:
+        return index_asked(job.spec, record.trials[run.trial].params)
+
+    left = [run for run in runs if run.is_open]
+    for part in variants.stretches(left, index_of, "final runs"):
+        waiting = [run for run in part if run.status is Status.RUNNING]
+        if waiting and not end.is_cut_off and not room.over:
+            _train(record, job, waiting, _End(end, room), most_at_once)
+        _leave_open(waiting, room.over)
+        record.save()
+        _test(record, job, end, part)
+        if end.is_cut_off:
+            break
+    _leave_open(left, room.over)
     record.save()
-    _test(record, job, end, runs)
     for run in runs:
         if not run.is_open:
             tell(run)

@@ -1,7 +1,7 @@
 """What follows the trials of a search: the best are asked anew, trained again and compared.
 
-In: a record whose trials have ended, its cluster and pools being there. Out: the same record
-with `rescored` and `final`, and MLflow told of both.
+In: a record whose trials have ended, its cluster being there. Out: the same record with
+`rescored` and `final`, and MLflow told of both.
 """
 
 import logging
@@ -14,6 +14,7 @@ from ragsearch.search.progress import EndOfSearch
 from ragsearch.search.record import FinalRun, SearchRecord, TrialRecord
 from ragsearch.search.rescoring import rescore
 from ragsearch.search.trainable import TrialJob
+from ragsearch.search.variants import Variants
 from ragsearch.spec import with_values
 from ragsearch.tracking.final import FinalChild
 from ragsearch.tracking.search_run import SearchRun
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 def finish(
     record: SearchRecord,
     job: TrialJob,
+    variants: Variants,
     end: EndOfSearch,
     run: SearchRun | None,
     most_at_once: int | None,
@@ -33,16 +35,18 @@ def finish(
     Args:
         record: Of a search whose trials have ended.
         job: What its trials share.
+        variants: The variants of their index, open.
         end: Tells whether the user wants to leave.
         run: The search in MLflow; None where it is not there.
         most_at_once: Runs at a time; None where Ray's placing is enough.
     """
     if end.is_cut_off or not record.ranked():
         return
-    rescore(record, job, end, partial(_tell_rescored, record, run))
+    rescore(record, job, variants, end, partial(_tell_rescored, record, run))
     if job.spec.file.final is None or end.is_cut_off:
         return
-    run_final(record, job, end, partial(_tell_final, record, job, run), most_at_once)
+    told = partial(_tell_final, record, job, run)
+    run_final(record, job, variants, end, told, most_at_once)
     if comparison := compare(record):
         for difference in comparison.differences:
             log.info("final: %s", difference.verdict)

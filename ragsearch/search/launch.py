@@ -17,7 +17,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from ragsearch.index.open import PassageIndex
-from ragsearch.retrieval.pool import Layout, PoolPlan, serving
+from ragsearch.retrieval.placement import Prober
 from ragsearch.search.agree import flatten
 from ragsearch.search.automatic import is_population, most_trials, pauses
 from ragsearch.search.budget import Budget
@@ -37,19 +37,16 @@ from ragsearch.search.searcher import StudySearcher
 from ragsearch.search.space import TRIAL_KEY
 from ragsearch.search.standing import Standing, Watch
 from ragsearch.search.study import Asked, SearchStudy
-from ragsearch.search.trainable import (
-    IndexAddress,
-    TrialJob,
-    folder_name,
-    run_trial,
-    varied,
-)
+from ragsearch.search.trainable import TrialJob, folder_name, run_trial, varied
+from ragsearch.search.variants import Variants, address_of, index_asked, variants_of
 from ragsearch.spec import Spec
 from ragsearch.spec.schema import BudgetSection
 from ragsearch.tracking.search_run import SearchRun
 from ragsearch.tracking.trials import Known, TrialRuns
 
 log = logging.getLogger(__name__)
+
+_WAITING = 4  # trials that may wait for their variant, for each that runs at a time
 
 
 class Parts(NamedTuple):
@@ -59,6 +56,8 @@ class Parts(NamedTuple):
     """What a trial does."""
     meet: Callable[[StudySearcher], None] = lambda _: None
     """Called with the searcher before it is first asked."""
+    prober: Prober | None = None
+    """Asks the nodes what they have for an index; the usual one by default."""
 
 
 def run_trials(
@@ -83,16 +82,18 @@ def run_trials(
     parts = parts or Parts()
     end = EndOfSearch(Budget(spec.file.budget, record, spec.file.resources.per_trial.all_gpu))
     with ExitStack() as stack:
-        joined, job = stack.enter_context(_ready(spec, record, indexes, tokens))
+        ready = _ready(spec, record, indexes, tokens, parts.prober)
+        joined, variants, job = stack.enter_context(ready)
         study = SearchStudy(spec, record.folder)
         going_on = study.take_up(record, partial(record.note, wall_s=record.wall_s))
         scheduler = make_scheduler(spec)
         if isinstance(scheduler, HyperBand):
             going_on = _in_brackets(scheduler, study, going_on, record, end)
         run, tracker = stack.enter_context(_tracked(spec, record))
-        searcher = StudySearcher(spec, study, going_on, end)
-        parts.meet(searcher)
         most_at_once = _most_at_once(spec, joined)
+        most_waiting = _WAITING * (most_at_once or joined.n_fit(spec.file.resources.per_trial))
+        searcher = StudySearcher(spec, study, going_on, end, variants, most_waiting)
+        parts.meet(searcher)
         n_trials = len(going_on) + max(0, most_trials(spec) - study.n_asked)
         experiment = Experiment(
             record.tune_folder,
@@ -112,11 +113,12 @@ def run_trials(
         )
         with end.on_signals():
             if n_trials and not end.stop_all():  # else only what follows the trials is left
+                _serve_first(spec, record, variants)
                 with _watched(watch, job, record, end):
                     experiment.run(config)
             _close_trials(record, end)
             if not end.budget.is_failed:
-                finish(record, job, end, run, most_at_once)
+                finish(record, job, variants, end, run, most_at_once)
         _close(record, end)
         if is_population(spec):
             drop_donors(record)
@@ -142,10 +144,10 @@ def run_final_alone(
     asked = spec.file.budget  # only its disk still counts
     budget = BudgetSection(trials=asked.trials, disk=asked.disk)
     end = EndOfSearch(Budget(budget, record))
-    with _ready(spec, record, indexes, tokens) as (joined, job):
+    with _ready(spec, record, indexes, tokens) as (joined, variants, job):
         run = SearchRun.find(_tracking_uri(spec, record), spec.file.name, record.id)
         with end.on_signals():
-            finish(record, job, end, run, _most_at_once(spec, joined))
+            finish(record, job, variants, end, run, _most_at_once(spec, joined))
     if end.disk_full is not None:
         raise record.disk_full(end.disk_full)
     return end.interrupted
@@ -153,18 +155,37 @@ def run_final_alone(
 
 @contextmanager
 def _ready(
-    spec: Spec, record: SearchRecord, indexes: dict[str, PassageIndex], tokens: Path
-) -> Iterator[tuple[Cluster, TrialJob]]:
-    """Have a cluster, and on it the pools that trials ask."""
+    spec: Spec,
+    record: SearchRecord,
+    indexes: dict[str, PassageIndex],
+    tokens: Path,
+    prober: Prober | None = None,
+) -> Iterator[tuple[Cluster, Variants, TrialJob]]:
+    """Have a cluster, and on it the pools that trials ask, as many at a time as fit."""
     resources = spec.file.resources
     with ExitStack() as stack:
         joined = stack.enter_context(cluster(resources.cluster))
         joined.check_fits(resources.per_trial)
         reached = {
-            name: stack.enter_context(reachable(spec, index, record.search))
-            for name, index in indexes.items()
+            name: address_of(spec, index, record.search) for name, index in indexes.items()
         }
-        yield joined, TrialJob(spec, reached, record.tune_folder, tokens, resumable(record))
+        variants = stack.enter_context(variants_of(spec, indexes, record.search, prober))
+        job = TrialJob(spec, reached, record.tune_folder, tokens, resumable(record))
+        yield joined, variants, job
+
+
+def _serve_first(spec: Spec, record: SearchRecord, variants: Variants) -> None:
+    """Serve the variant that was last when the search was interrupted, else the baseline's."""
+    if not variants.take_turns:
+        return
+    last = max(record.trials.values(), key=_last_sign, default=None)
+    index = index_asked(spec, last.params if last else {})
+    if index is not None:
+        variants.bring(index, f"trial {last.trial if last else 0}")
+
+
+def _last_sign(trial: TrialRecord) -> tuple[bool, float]:
+    return not trial.status.has_ended, trial.reported[-1] if trial.reported else 0.0
 
 
 def _in_brackets(
@@ -232,20 +253,6 @@ def _close(record: SearchRecord, end: EndOfSearch) -> None:
         record.status = Status.FINISHED if is_good else Status.FAILED
     if end.disk_full is not None:
         raise record.disk_full(end.disk_full)
-
-
-@contextmanager
-def reachable(spec: Spec, index: PassageIndex, search: str) -> Iterator[IndexAddress]:
-    """Have trials reach an index while they run, by its pool where they ask for one."""
-    pool, fingerprint = spec.file.pool, index.manifest.fingerprint
-    folder = str(index.folder)
-    if spec.file.trial.retrieval.backend != "pool":
-        yield IndexAddress(folder, fingerprint)
-        return
-    layout = Layout(pool.replicas, pool.per_node, pool.memory)
-    plan = PoolPlan(index.folder, fingerprint, layout, pool.threads, pool.lifetime)
-    with serving(plan, search):
-        yield IndexAddress(folder, fingerprint, plan.pool)
 
 
 def _most_at_once(spec: Spec, joined: Cluster) -> int | None:

@@ -6,7 +6,7 @@ Reads model configurations as JSON and file sizes; loads no model, no index and 
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ragsearch.search.afterwards import lines
 from ragsearch.search.automatic import longest, most_trials, scheduler_of, searcher_of
 from ragsearch.search.cores import AtOnce, n_replicas, trials_at_once
 from ragsearch.search.machine import beyond_machine, machine
+from ragsearch.search.turns import expected_turns
 from ragsearch.spec import Spec
 from ragsearch.spec.index_section import IndexSection
 from ragsearch.spec.search_rules import rung_epochs
@@ -49,6 +50,11 @@ class IndexPlan:
     has_sketch: bool = False
     """Whether exact search rules passages out by a sketch, for which replicas import torch."""
 
+    @property
+    def pool_bytes(self) -> int | None:
+        """Size of all copies in memory; None if that of one is not known."""
+        return None if self.index_bytes is None else self.copies * self.index_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -79,6 +85,8 @@ class Plan:
     afterwards: tuple[str, ...]
     """What follows the trials, a line each."""
     indexes: tuple[IndexPlan, ...]
+    turns: str
+    """In which turns indexes are served, and why; empty where all are served together."""
     memory_bytes: int | None
     """Processes, weights, optimiser states and indexes on this machine, without the activations
     of batches; None where a size is not known yet."""
@@ -124,6 +132,7 @@ class Plan:
             f"questions {self.n_train} to train on, {self.n_val} to validate on",
             *self.afterwards,
             *(_index_line(index) for index in self.indexes),
+            *([f"in turn   {self.turns}"] if self.turns else []),
             *self._core_lines(),
             self._memory_line(),
         ]
@@ -152,6 +161,7 @@ def make_plan(spec: Spec, inputs: Inputs) -> Plan:
     at_once = _at_once(spec)
     concurrent = at_once.n_trials if at_once else None
     indexes = tuple(_index_plan(spec, inputs, name) for name in spec.used_indexes)
+    served = expected_turns(spec, {index.name: index.pool_bytes for index in indexes})
     acceptance = spec.acceptance() if spec.space.constraints else None
     return Plan(
         trials=most_trials(spec),
@@ -169,10 +179,11 @@ def make_plan(spec: Spec, inputs: Inputs) -> Plan:
         n_val=inputs.n_val,
         afterwards=tuple(lines(spec, inputs.n_test)),
         indexes=indexes,
-        memory_bytes=_memory(spec, indexes, concurrent),
+        turns=served.why,
+        memory_bytes=_memory(spec, indexes, served.turns, concurrent),
         warnings=(
             *inputs.warnings,
-            *filter(None, [at_once and at_once.warning]),
+            *filter(None, [at_once and at_once.warning, served.warning]),
             *_grid_below_budget(spec),
             *_warm_up_alone(spec, inputs.n_train),
             *_rarely_accepted(spec, acceptance),
@@ -327,7 +338,12 @@ def _index_bytes(faiss: str, n_passages: int, dimension: int) -> int:
     return n_passages * (code + links + ids)
 
 
-def _memory(spec: Spec, indexes: tuple[IndexPlan, ...], concurrent: int | None) -> int | None:
+def _memory(
+    spec: Spec,
+    indexes: tuple[IndexPlan, ...],
+    turns: Sequence[Sequence[str]],
+    concurrent: int | None,
+) -> int | None:
     trial = spec.file.trial
     models = filter(None, (trial.model.question_encoder, trial.model.generator))
     parts = [_weights(model) for model in models]
@@ -335,11 +351,12 @@ def _memory(spec: Spec, indexes: tuple[IndexPlan, ...], concurrent: int | None) 
     if concurrent is None or any(size is None for size in sizes):
         return None
     weights = sum(size for size in parts if size is not None)
-    served = sum(
-        index.copies * (index.index_bytes or 0)
+    pools = {
+        index.name: (index.pool_bytes or 0)
         + index.replicas * (_REPLICA_BYTES + _TORCH_BYTES * index.has_sketch)
         for index in indexes
-    )
+    }
+    served = max(sum(pools[name] for name in turn) for turn in turns)
     n_processes = concurrent * spec.file.resources.per_trial.workers
     return served + n_processes * (_TRIAL_BYTES + _COPIES[trial.optim.optimizer] * weights)
 

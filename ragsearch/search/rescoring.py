@@ -16,6 +16,7 @@ from ragsearch.search.evaluations import Evaluation, Outcome, evaluate_all
 from ragsearch.search.progress import EndOfSearch
 from ragsearch.search.record import Rescored, SearchRecord, TrialRecord
 from ragsearch.search.trainable import TrialJob
+from ragsearch.search.variants import Variants, index_asked
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +24,15 @@ Tell = Callable[[TrialRecord], object]
 """Told of every trial that was rescored."""
 
 
-def rescore(record: SearchRecord, job: TrialJob, end: EndOfSearch, tell: Tell) -> None:
+def rescore(
+    record: SearchRecord, job: TrialJob, variants: Variants, end: EndOfSearch, tell: Tell
+) -> None:
     """Ask the best models of a search under all settings that need no training.
 
     Args:
         record: Of a search whose trials have ended; filled and saved.
-        job: What its trials share, their pools being there.
+        job: What its trials share.
+        variants: The variants of their index, open.
         end: Tells whether the user wants to leave.
         tell: Told of each trial, and of those rescored before.
     """
@@ -39,9 +43,9 @@ def rescore(record: SearchRecord, job: TrialJob, end: EndOfSearch, tell: Tell) -
     partial: list[tuple[TrialRecord, Settings]] = [
         (trial, [{}]) for trial in validated_in_part(record)
     ]
-    _ask(record, job, end, tell, partial)
+    _ask(record, job, variants, end, tell, partial)
     swept = to_sweep(record, spec)
-    _ask(record, job, end, tell, swept)
+    _ask(record, job, variants, end, tell, swept)
     if partial or swept:
         n = sum(len(settings) for _, settings in [*partial, *swept])
         log.info("rescored %d settings in %.0f s", n, time.monotonic() - started)
@@ -50,11 +54,16 @@ def rescore(record: SearchRecord, job: TrialJob, end: EndOfSearch, tell: Tell) -
 def _ask(
     record: SearchRecord,
     job: TrialJob,
+    variants: Variants,
     end: EndOfSearch,
     tell: Tell,
     asked: Sequence[tuple[TrialRecord, Settings]],
 ) -> None:
     data = job.spec.file.data
+
+    def index_of(one: Evaluation) -> str | None:
+        return index_asked(job.spec, record.trials[one.key].params)
+
     evaluations = [
         Evaluation(
             trial.trial, record.folder / trial.checkpoint, data.val, data.n_val, settings
@@ -62,15 +71,22 @@ def _ask(
         for trial, settings in asked
         if trial.checkpoint is not None
     ]
-    for outcome in evaluate_all(job, evaluations, lambda: end.is_cut_off):
-        trial = record.trials[outcome.evaluation.key]
-        if outcome.reason:
-            log.warning("trial %d could not be rescored: %s", trial.trial, outcome.reason)
-            continue
-        trial.rescored = _rescored(outcome)
-        record.save()
-        tell(trial)
-        log.info("trial %d rescored: %s", trial.trial, _best(record, trial))
+    for part in variants.stretches(evaluations, index_of, "models to rescore"):
+        for outcome in evaluate_all(job, part, lambda: end.is_cut_off):
+            _keep(record, outcome, tell)
+        if end.is_cut_off:
+            return
+
+
+def _keep(record: SearchRecord, outcome: Outcome, tell: Tell) -> None:
+    trial = record.trials[outcome.evaluation.key]
+    if outcome.reason:
+        log.warning("trial %d could not be rescored: %s", trial.trial, outcome.reason)
+        return
+    trial.rescored = _rescored(outcome)
+    record.save()
+    tell(trial)
+    log.info("trial %d rescored: %s", trial.trial, _best(record, trial))
 
 
 def _rescored(outcome: Outcome) -> list[Rescored]:

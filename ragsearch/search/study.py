@@ -55,6 +55,8 @@ class Asked:
     """Optuna's number of it."""
     epochs: list[tuple[float, ...]] = field(default_factory=list)
     """Values of the objectives after each epoch, in order."""
+    has_started: bool = False
+    """Whether it ran before; one that waits for its index may never have."""
 
 
 class SearchStudy:
@@ -206,7 +208,7 @@ class SearchStudy:
     def _asked(self, trial: FrozenTrial, known: TrialRecord | None) -> Asked:
         attrs = trial.user_attrs
         values = (known.changed if known else None) or attrs[VALUES_ATTR]
-        asked = Asked(attrs[NUMBER_ATTR], values, trial.number)
+        asked = Asked(attrs[NUMBER_ATTR], values, trial.number, has_started=known is not None)
         metrics = [objective.metric for objective in self._spec.file.objectives]
         for epoch in known.epochs if known is not None else ():
             told = [compared(epoch, metric) for metric in metrics]

@@ -58,6 +58,8 @@ class IndexAddress:
     fingerprint: str
     pool: str | None = None
     """Name of the pool that serves it; None where each trial opens it."""
+    search: str = ""
+    """The search that has the pool serve it, as holder of its lease."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,7 @@ def retriever_of(
     if address.pool is not None:
         from ragsearch.retrieval.pool import join_pool
 
-        client = join_pool(address.pool, address.fingerprint, who=who)
+        client = join_pool(address.pool, address.fingerprint, who=who, search=address.search)
         yield FixedQueries(client) if trial.model.freeze_question_encoder else client
         return
     from ragsearch.retrieval.retriever import InProcessRetriever

@@ -105,7 +105,11 @@ class DataSection(Section):
 
 
 class PoolSection(Section):
-    """The replicas that serve an index to every trial."""
+    """The replicas that serve an index to every trial.
+
+    Indexes that do not fit into memory together are served in turn, each to the trials that
+    share it.
+    """
 
     replicas: Count = 1
     """Retrieval actors an index, of each of its shards; spread over the nodes that have its

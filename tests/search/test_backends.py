@@ -9,9 +9,10 @@ from ray import is_initialized
 from ragsearch.data.questions import read_questions
 from ragsearch.index.build import build_index
 from ragsearch.retrieval.actors import describe, find_replicas
+from ragsearch.retrieval.pool import serving
 from ragsearch.search.cluster import cluster
-from ragsearch.search.launch import reachable
 from ragsearch.search.trainable import IndexAddress, retriever_of
+from ragsearch.search.variants import address_of, pool_plan
 from ragsearch.spec import Spec
 from ragsearch.training.fit import fit_trial
 
@@ -64,15 +65,16 @@ def test_a_trial_has_the_same_figures_whoever_searches(space_of, tmp_path):
     for backend in ("in_process", "torch_distributed"):
         spec = space_of(trial=trial(backend))
         index = build_index(spec.file.indexes["tiny"], tmp_path / "index")
-        with reachable(spec, index, "a search") as address:
-            found[backend] = figures(spec, address)
+        address = address_of(spec, index, "a search")
+        found[backend] = figures(spec, address)
     assert not is_initialized()  # neither needs a pool
 
     model = spec.file.trial.model.model_copy(update={"freeze_question_encoder": True})
     frozen = space_of(trial=trial("pool") | {"model": model.model_dump()})
     frozen_alone = figures(frozen, address)
     spec = space_of(trial=trial("pool"))
-    with cluster("local", num_cpus=1), reachable(spec, index, "a search") as address:
+    address = address_of(spec, index, "a search")
+    with cluster("local", num_cpus=1), serving(pool_plan(spec, index), "a search"):
         found["pool"] = figures(spec, address)
         assert cached(address) == (0, 0)  # of an encoder that is trained, nothing comes again
         first = figures(frozen, address)

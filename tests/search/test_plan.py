@@ -4,6 +4,7 @@ import pytest
 
 from ragsearch.data.check import check_inputs
 from ragsearch.errors import BadInputError
+from ragsearch.retrieval.memory import available_bytes
 from ragsearch.search.plan import make_plan
 from tests.tiny import tiny_dpr
 
@@ -209,3 +210,33 @@ def test_what_is_compiled_needs_a_compiler_on_this_machine(
     _plan(space_of(**sections, resources={"cluster": "auto"}))
     with pytest.raises(BadInputError, match=rf"space\.yaml:\d+: {where}: needs a C\+\+ comp"):
         _plan(space_of(**sections))
+
+
+def test_the_plan_tells_in_which_turns_indexes_are_served_and_the_memory_of_the_largest(
+    space_of, tiny
+):
+    size = 40 * 32 * 4
+    copies = int(0.6 * available_bytes() / size)  # of one index, which leaves none for another
+    index = {"corpus": str(tiny.corpus), "encoder": str(tiny.context_encoder)}
+    two = {
+        "indexes": {"tiny": index, "other": index | {"normalise": True}},
+        "trial": {"retrieval": {"index": "tiny"}},
+        "space": {"retrieval.index": {"choice": ["tiny", "other"]}},
+    }
+    pool = {"memory": "in_memory", "replicas": copies}
+
+    in_turn = _plan(space_of(**two, pool=pool))
+    together = _plan(space_of(**two))
+    refused = _plan(space_of(**two, pool=pool, search={"scheduler": {"name": "hyperband"}}))
+
+    (line,) = (line for line in in_turn.lines() if line.startswith("in turn"))
+    assert re.fullmatch(
+        r"in turn   other \(.*B\), then tiny \(.*B\), as they do not fit together into .*B of "
+        r"free memory",
+        line,
+    )
+    one = copies * (size + (120 << 20))
+    assert one < in_turn.memory_bytes < 2 * one
+    assert not any(line.startswith("in turn") for line in together.lines())
+    assert together.turns == refused.turns == ""
+    assert any("trials that hyperband pauses cannot wait" in one for one in refused.warnings)
