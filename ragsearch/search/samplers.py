@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,12 @@ from optuna.samplers import (
     RandomSampler,
 )
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from typing_extensions import override
 
 from ragsearch.search.automatic import population, searcher_of, startup_trials
 from ragsearch.search.space import encoded
-from ragsearch.search.tpe import Tpe, finished_with, part_of
+from ragsearch.search.tpe import Tpe, largest_budget
 from ragsearch.spec import Domain, Parameter, Spec
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ Params = Mapping[str, object]
 """Values of a trial in Optuna's words."""
 
 _TPE_AT_RANDOM = 0.15  # of TPE's proposals; more cost the other searches more than it saved
-_AT_RANDOM = 1 / 3  # of BOHB's proposals, as Falkner et al. 2018 have it, section 4.1
+_BOHB_AT_RANDOM = 1 / 3  # of BOHB's proposals, as Falkner et al. 2018 have it, section 4.1
 
 
 def make_sampler(spec: Spec, trial_number: int) -> BaseSampler:
@@ -149,74 +149,15 @@ def _value(trial: FrozenTrial) -> float:
 
 
 def _bohb(spec: Spec, seed: int) -> BaseSampler:
-    return _Bohb(seed, startup_trials(spec), len(spec.domains))
-
-
-class _Bohb(BaseSampler):
-    """The model of BOHB (Falkner et al. 2018, section 4), made of Optuna's TPE.
+    """Return the model of BOHB (Falkner et al. 2018, section 4), made of Optuna's TPE.
 
     It is fitted to the results at the largest budget that has enough of them: one more than
     there are parameters, which the paper calls N_min, and the two densities one each. A third
     of the trials are drawn at random. Unlike the paper's, the estimator is Optuna's.
     """
-
-    def __init__(self, seed: int, n_startup: int, n_params: int) -> None:
-        self._random = RandomSampler(seed=seed)
-        self._is_random = random.Random(seed).random() < _AT_RANDOM  # noqa: S311 - no secret
-        self._n_enough = max(n_startup, n_params + 3)
-        self._model = Tpe(seed, 0)
-        self._seen: Study | None = None
-
-    @override
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        self._seen = None if self._is_random else largest_budget(study, self._n_enough)
-        if self._seen is None:
-            return {}
-        return self._model.infer_relative_search_space(self._seen, trial)
-
-    @override
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:  # Any: as Optuna has it
-        if self._seen is None:
-            return {}
-        return self._model.sample_relative(self._seen, trial, search_space)
-
-    @override
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:  # Any: as Optuna has it
-        return self._random.sample_independent(study, trial, param_name, param_distribution)
-
-
-def largest_budget(study: Study, n_enough: int) -> Study | None:
-    """Return a study of the results at the largest budget that has enough, None without one.
-
-    Running trials are in it as such, so that others keep off their places.
-
-    Args:
-        study: Its trials have a value a step.
-        n_enough: Results a budget must have.
-    """
-    trials = study.get_trials(deepcopy=False)
-    budgets = sorted({step for trial in trials for step in trial.intermediate_values})
-    for budget in reversed(budgets):
-        done = [trial for trial in trials if budget in trial.intermediate_values]
-        if len(done) >= n_enough:
-            ahead = [trial for trial in trials if _is_ahead(trial, budget)]
-            at_it = [finished_with(trial, trial.intermediate_values[budget]) for trial in done]
-            return part_of(study, [*at_it, *ahead])
-    return None
-
-
-def _is_ahead(trial: FrozenTrial, budget: int) -> bool:
-    return trial.state is TrialState.RUNNING and budget not in trial.intermediate_values
+    n_enough = max(startup_trials(spec), len(spec.domains) + 3)
+    shown = partial(largest_budget, n_enough=n_enough)
+    return Tpe(seed, n_enough, _BOHB_AT_RANDOM, shown)
 
 
 class _Grid(BaseSampler):

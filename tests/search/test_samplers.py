@@ -9,8 +9,10 @@ import torch
 from optuna.trial import TrialState
 
 from ragsearch.search.automatic import most_trials, searcher_of
-from ragsearch.search.samplers import is_used_up, largest_budget, make_sampler
+from ragsearch.search.record import STATUS_ATTR
+from ragsearch.search.samplers import is_used_up, make_sampler
 from ragsearch.search.space import Proposal
+from ragsearch.search.tpe import largest_budget
 
 RATE, DROPOUT, DECAY = "optim.learning_rate", "regularisation.dropout", "optim.weight_decay"
 NUMBERS = {
@@ -185,7 +187,48 @@ def test_bohb_learns_from_the_largest_budget_with_results_enough():
 
     assert values(3) == [3, 4, 5, None]
     assert values(6) == [1, 2, 3, 4, 5, 6]
-    assert largest_budget(study, 7) is None
+    assert values(7) == []
+
+
+def test_bohb_compares_trials_by_their_results_at_its_budget_alone(space_of):
+    fill, spec = (
+        search_of(space_of, "random", trials=40),
+        search_of(space_of, "bohb", trials=40),
+    )
+
+    def proposed(earlier):
+        study = optuna.create_study(direction="maximize")
+        for number in range(20):
+            study.sampler = make_sampler(fill, number)
+            trial = study.ask()
+            found = score(Proposal(fill)(trial))
+            trial.report(earlier(found), 1)
+            trial.report(found, 2)
+            study.tell(trial, found)
+        trials = []
+        for number in range(20, 30):
+            study.sampler = make_sampler(spec, number)
+            trial = study.ask()
+            trials.append(Proposal(spec)(trial))
+            study.tell(trial, state=TrialState.FAIL)
+        return trials
+
+    assert proposed(lambda found: found) == proposed(lambda found: 9.0 - found)
+
+
+def test_bohb_learns_nothing_of_trials_that_diverged():
+    study = optuna.create_study(direction="maximize")
+    for number in range(6):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        trial.report(number, 1)
+        if number == 5:
+            trial.set_user_attr(STATUS_ATTR, "diverged")
+        study.tell(trial, state=TrialState.PRUNED)
+
+    shown = largest_budget(study, 3).get_trials(deepcopy=False)
+
+    assert [trial.value for trial in shown] == [0, 1, 2, 3, 4]
 
 
 def test_bohb_proposes_where_most_trials_are_stopped_before_its_budget(space_of):

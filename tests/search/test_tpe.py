@@ -6,11 +6,10 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
-from optuna.samplers._tpe import sampler
 from optuna.trial import TrialState, create_trial
 
 from ragsearch.search.record import STATUS_ATTR
-from ragsearch.search.tpe import MOST, Tpe, shown_of
+from ragsearch.search.tpe import MOST, Tpe, all_placed
 
 X = FloatDistribution(0.0, 1.0)
 N_MORE = 400
@@ -48,13 +47,13 @@ def curve(state, *values, **attrs):
 
 
 def places(study):
-    return [one.value for one in shown_of(study).get_trials(deepcopy=False)]
+    return [one.value for one in all_placed(study).get_trials(deepcopy=False)]
 
 
 def test_all_trials_are_shown_while_they_are_few():
     study = study_of([trial(0.5, 0.0)] * 20)
 
-    assert numbers(shown_of(study)) == list(range(20))
+    assert numbers(all_placed(study)) == list(range(20))
 
 
 def test_the_value_of_a_trial_is_the_share_of_others_it_is_ahead_of():
@@ -123,7 +122,7 @@ def test_of_many_trials_the_best_and_the_latest_are_shown(direction, sign):
     values = [float(n % 200) for n in range(MOST + N_MORE)]
     study = study_of([trial(0.5, sign * value) for value in values], direction)
 
-    seen = numbers(shown_of(study))
+    seen = numbers(all_placed(study))
 
     assert len(seen) == MOST
     assert seen == sorted(seen)
@@ -143,27 +142,27 @@ def test_trials_that_were_stopped_are_better_the_further_they_came():
         *([trial(0.5, 0.0, TrialState.PRUNED)] * MOST),
     ])
 
-    seen = numbers(shown_of(study))
+    seen = numbers(all_placed(study))
 
     assert 0 not in seen
     assert {1, 152} <= set(seen)
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-@pytest.mark.parametrize(("n_trials", "n_good"), [(1, 1), (40, 6), (400, 25)])
-def test_the_best_in_six_or_seven_are_taken_for_good(n_trials, n_good, monkeypatch):
-    study = study_of([trial(n / n_trials, float(n)) for n in range(n_trials)])
-    split, taken = sampler._split_trials, []
+def test_of_40_trials_the_best_six_are_taken_for_good():
+    best = [(x, 1.0) for x in (0.05, 0.2, 0.35, 0.5)]
+    next_best = [(0.9, 0.9), (0.92, 0.9)]  # where no poor one is
+    rest = [(x, 0.0) for x in np.random.default_rng(1).uniform(0.0, 0.6, 34)]
+    study = study_of([trial(x, value) for x, value in [*best, *next_best, *rest]])
 
-    def watched(study, trials, n_below):
-        taken.append(n_below)
-        return split(study, trials, n_below)
+    proposed = []
+    for seed in range(60):
+        study.sampler = Tpe(seed, 10)
+        asked = study.ask({"x": X})
+        proposed.append(asked.params["x"])
+        study.tell(asked, state=TrialState.FAIL)  # or others would keep off its place
 
-    monkeypatch.setattr(sampler, "_split_trials", watched)
-    study.sampler = Tpe(1, 1)
-    study.ask({"x": X})
-
-    assert taken == [n_good]
+    assert np.mean([x > 0.8 for x in proposed]) > 0.8
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -189,7 +188,7 @@ def test_several_objectives_are_shown_whole():
         * (MOST + 1)
     )
 
-    assert shown_of(study) is study
+    assert all_placed(study) is study
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
