@@ -1,4 +1,4 @@
-"""What memory a node has left and what a process takes of it, as Linux says.
+"""What memory a node has left and a process takes, as Linux says, and what fits together.
 
 Knows /proc and control groups; knows nothing of Ray, pools or indexes.
 """
