@@ -44,7 +44,7 @@ def test_ctrl_c_ends_the_trials_and_keeps_what_was_done(tiny, tmp_path):
     ) as process:
         deadline = time.monotonic() + PATIENCE_S
         said = ""
-        while "epoch 1/" not in said and time.monotonic() < deadline:
+        while "trial 0 epoch 1/" not in said and time.monotonic() < deadline:
             said += process.stderr.readline()
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=PATIENCE_S)
