@@ -109,7 +109,7 @@ def run_trials(
             search_alg=searcher,
             scheduler=scheduler,
             num_samples=n_trials,
-            max_concurrent_trials=None if pauses(spec) else most_at_once,
+            max_concurrent_trials=None if pauses(spec) else most_at_once or _all(spec, joined),
         )
         with end.on_signals():
             if n_trials and not end.stop_all():  # else only what follows the trials is left
@@ -262,6 +262,16 @@ def _most_at_once(spec: Spec, joined: Cluster) -> int | None:
     if warning and not joined.is_private:  # of this machine the plan has told it
         log.warning("%s", warning)
     return n_trials if n_trials < n_fit else spec.file.resources.max_concurrent
+
+
+def _all(spec: Spec, joined: Cluster) -> int | None:
+    """Return the trials that fit on a private cluster; None where others may leave or add room.
+
+    With a limit Tune starts so many workers together, without one each after the one before;
+    and it asks for no trial, in place of which a better one could be proposed, before it can
+    run.
+    """
+    return joined.n_fit(spec.file.resources.per_trial) if joined.is_private else None
 
 
 def _tracking_uri(spec: Spec, record: SearchRecord) -> str:

@@ -12,7 +12,7 @@ A trial that can still go on is RUNNING in the study, whether or not a process r
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -237,7 +237,36 @@ def directions(objectives: Sequence[ObjectiveSection]) -> list[StudyDirection]:
 
 def open_storage(folder: Path, file: str = STUDY_FILE) -> JournalStorage:
     """Open a study's file for the process that holds the folder's lock."""
-    return JournalStorage(_StudyFile(folder / file))
+    return _Storage(_StudyFile(folder / file))
+
+
+class _Storage(JournalStorage):
+    """Optuna's storage, which looks through all trials for those that wait only if some may.
+
+    It does so at each proposal; that takes as long as TPE where there are 10,000.
+    """
+
+    def __init__(self, file: "_StudyFile") -> None:
+        super().__init__(file)
+        self._may_wait = True
+
+    @override
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        self._may_wait |= template_trial is not None
+        return super().create_new_trial(study_id, template_trial)
+
+    @override
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        if states != (TrialState.WAITING,):
+            return super().get_all_trials(study_id, deepcopy, states)
+        found = super().get_all_trials(study_id, deepcopy, states) if self._may_wait else []
+        self._may_wait = bool(found)
+        return found
 
 
 class _StudyFile(JournalFileBackend):

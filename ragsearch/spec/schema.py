@@ -263,7 +263,8 @@ class ResourcesSection(Section):
 
     per_trial: PerTrialSection = PerTrialSection()
     max_concurrent: Count | None = None
-    """Trials at a time; as many as fit by default."""
+    """Trials at a time; as many as fit by default. Where it is set on a cluster that is joined,
+    that many workers start together, else each after the one before."""
     retries: Annotated[int, Field(ge=0)] = 1
     """Times that a trial is started again from its last epoch, if its process or node is lost
     or a pool, device or file system fails it; one that diverges, is infeasible or meets a bug

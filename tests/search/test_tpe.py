@@ -126,9 +126,26 @@ def test_of_many_trials_the_best_and_the_latest_are_shown(direction, sign):
 
     assert len(seen) == MOST
     assert seen == sorted(seen)
-    assert set(range(N_MORE + 100, MOST + N_MORE)) <= set(seen)  # the latest 400
+    assert set(range(N_MORE + 100, MOST + N_MORE)) <= set(seen)  # the latest
     best = sorted(range(N_MORE + 100), key=lambda n: -values[n])[:25]
     assert set(best) <= set(seen)
+
+
+def test_what_is_shown_does_not_depend_on_what_was_shown_before():
+    values = np.random.default_rng(1).uniform(size=MOST + N_MORE).tolist()
+    study = study_of([trial(0.5, value) for value in values])
+    slow = study.ask({"x": X})
+    grown = []
+    for value in [*values, *([2.0] * MOST)]:  # more than can be shown
+        study.add_trial(trial(0.5, value))
+        if len(study.get_trials(deepcopy=False)) % 100 == 0:
+            grown.append(numbers(all_placed(study)))
+    study.tell(slow, 3.0)
+    grown.append(numbers(all_placed(study)))
+
+    assert numbers(all_placed(study_of(study.trials))) == grown[-1]
+    assert all(slow.number in seen for seen in grown)  # while it runs, and as the best
+    assert {len(seen) for seen in grown} == {MOST, MOST + 1}
 
 
 def test_trials_that_were_stopped_are_better_the_further_they_came():
