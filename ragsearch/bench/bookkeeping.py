@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Report = Callable[[str], None]
 
+_ON_THE_WAY = (100, 1_000, 10_000)  # trials after which it is looked at, beside the end
 _LATEST = 0.1  # share of the proposals before a number of trials that tell what one takes there
 
 
@@ -136,7 +137,8 @@ class _Stopwatch:
             proposal = suggest(trial_id)
             if isinstance(proposal, dict):
                 self.seconds.append(time.perf_counter() - self.started[-1])
-                self.peaks[len(self.seconds)] = _peak_bytes()
+                if len(self.seconds) in _ON_THE_WAY:
+                    self.peaks[len(self.seconds)] = _peak_bytes()
             return proposal
 
         vars(searcher)["suggest"] = timed
@@ -144,7 +146,7 @@ class _Stopwatch:
     def milestones(self) -> tuple[Milestone, ...]:
         """Return what proposals took on the way."""
         self.peaks[len(self.seconds)] = _peak_bytes()
-        on_the_way = [n for n in (100, 1_000, 10_000) if n < len(self.seconds)]
+        on_the_way = [n for n in _ON_THE_WAY if n < len(self.seconds)]
         return tuple(map(self._milestone, [*on_the_way, len(self.seconds)]))
 
     def _milestone(self, n: int) -> Milestone:

@@ -9,7 +9,7 @@ checkpoints, one for each time the search was run).
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -313,9 +313,10 @@ class SearchRecord:
         Raises:
             OSError: If the disk does not take it.
         """
-        content = asdict(self) | {"trials": [asdict(t) for _, t in sorted(self.trials.items())]}
+        content = vars(self) | {"trials": [self.trials[n] for n in sorted(self.trials)]}
         del content["folder"]
-        write_whole(self.folder / RECORD_FILE, json.dumps(content, indent=1) + "\n")
+        text = json.dumps(content, indent=1, default=vars)
+        write_whole(self.folder / RECORD_FILE, f"{text}\n")
         (self.folder / EVENTS_FILE).unlink(missing_ok=True)
 
     @classmethod
@@ -348,9 +349,7 @@ class SearchRecord:
         return record
 
     @classmethod
-    def _of(
-        cls, folder: Path, content: dict[str, Any]
-    ) -> "SearchRecord":  # Any: as JSON has it
+    def _of(cls, folder: Path, content: dict[str, Any]) -> "SearchRecord":  # Any: JSON's
         trials = [_trial_of(row) for row in content.pop("trials")]
         final = [FinalRun(**row) for row in content.pop("final", ())]
         indexes = {name: UsedIndex(**row) for name, row in content.pop("indexes").items()}
