@@ -17,13 +17,14 @@ import yaml
 from ragsearch.errors import BadInputError
 from ragsearch.retrieval.actors import list_replicas
 from ragsearch.retrieval.placement import NodeProbe, probe_nodes
+from ragsearch.retrieval.pool import serving
 from ragsearch.search.cluster import cluster
 from ragsearch.search.launch import Parts, run_trials
 from ragsearch.search.record import SearchRecord, Status
 from ragsearch.search.run import build_indexes, open_record
 from ragsearch.search.tokens import tokenise_passages
 from ragsearch.search.trainable import TrialJob, run_trial
-from ragsearch.search.variants import variants_of
+from ragsearch.search.variants import pool_plan, variants_of
 from ragsearch.spec import Spec, load_spec
 from tests.search.conftest import space_content
 from tests.search.interrupted import study_of, trials_of
@@ -255,6 +256,29 @@ def test_an_index_without_room_in_its_turn_ends_the_search_and_it_goes_on_later(
 
     assert record.status is Status.FINISHED
     assert sorted(record.trials) == list(range(N_TRIALS))
+
+
+def test_an_index_that_another_search_holds_stays_which_is_said(tiny, tmp_path, caplog):
+    spec, small = spec_in(tiny, tmp_path), Small()
+    indexes = build_indexes(spec, tmp_path / "runs")
+    plans = {name: pool_plan(spec, index) for name, index in indexes.items()}
+
+    with (
+        cluster("local", num_cpus=1),
+        variants_of(spec, indexes, "a search", small) as variants,
+        serving(plans["one"], "another search", prober=small),
+    ):
+        variants.bring("one", "1 trial")
+        small.room = 2.5  # which the other search would have left
+        variants.bring("two", "1 trial")
+
+        assert set(list_replicas()) == {plan.pool for plan in plans.values()}
+        assert variants.has("two")
+        assert not variants.has("one")
+    assert (
+        "index one stays in memory, as others hold its pool; see `ragsearch pool ls`"
+        in caplog.messages
+    )
 
 
 def test_what_cannot_wait_for_its_turn_is_refused_or_warned_of(tiny, tmp_path, caplog):
