@@ -90,8 +90,9 @@ def test_the_last_of_several_aliases_lets_an_index_go(exact, other):
 
     move_alias("kb", _plan(other))
     assert (_pools()[name].aliases, _pools()[name].lifetime) == (("stable",), "detached")
+    assert not wait(lambda: name not in _pools(), 2)  # longer than a lease
     move_alias("stable", _plan(other))
-    assert _pools()[name].lifetime == "search"
+    assert wait(lambda: name not in _pools(), 10)
 
 
 def test_moving_an_alias_to_where_it_is_changes_nothing(exact):
