@@ -63,7 +63,7 @@ def test_ctrl_c_ends_a_run_and_leaves_nothing(tmp_path, folder):
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_four_designs_are_measured_and_nothing_is_left(tmp_path, folder):
     done = try_ragsearch(
         *SMALL, "--kind", "hnsw", "--clients", 1, "--clients", 2, "--json",

@@ -16,7 +16,7 @@ __all__ = ["folder"]
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_three_designs_compute_the_same_and_nothing_is_left(tmp_path, folder):
     done = try_ragsearch(
         "bench", "train", "--model", "tiny", "--device", "cpu", "--steps", 2, "--batch", 2,

@@ -229,7 +229,7 @@ def test_a_second_driver_finds_the_detached_pool_of_the_first(head, tiny: Tiny, 
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_next_run_finds_index_and_pool_of_the_one_before(head, tiny: Tiny, tmp_path):
     content = space_content(tiny, space={}, budget={"trials": 1})
     content["trial"]["train"] = {"max_epochs": 1}

@@ -111,7 +111,7 @@ def rates_of(record):
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_trials_go_on_from_others_with_their_weights_and_changed_values(tiny, tmp_path):
     content = content_of(tiny, n_epochs=3)
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(content))

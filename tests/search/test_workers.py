@@ -123,7 +123,7 @@ def test_what_goes_wrong_in_the_first_worker_is_told_as_itself(group) -> None:
         as_trial(group, trial)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_search_with_two_workers_a_trial_reports_and_saves_once(tiny: Tiny, tmp_path: Path):
     content = space_content(
         tiny,
