@@ -58,6 +58,7 @@ def spec_in(tiny: Tiny, folder: Path, **sections: object) -> Spec:
         | {"scheduler": {"name": "asha", "min": 1, "eta": 2}},
         "budget": {"trials": N_TRIALS},
         "resources": {"max_concurrent": 1},
+        "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"},
     }
     file = folder / "space.yaml"
     file.write_text(yaml.safe_dump(space_content(tiny, **(changed | sections))))
