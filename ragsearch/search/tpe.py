@@ -119,9 +119,9 @@ def all_placed(study: Study) -> Study:
     """
     if len(study.directions) > 1:
         return study
-    sign, trials = _sign(study), study.get_trials(deepcopy=False)
-    if len(trials) > MOST:
-        trials = _old_of.setdefault(study, _Old(sign)).and_latest(trials)
+    sign = _sign(study)
+    old = _old_of.setdefault(study, _Old(sign))
+    trials = _few(study.get_trials(deepcopy=False), old)
     return _part(study, _placed(trials, sign))
 
 
@@ -142,7 +142,7 @@ def largest_budget(study: Study, n_enough: int) -> Study:
         if len(done) >= n_enough:
             ahead = [trial for trial in trials if _is_ahead(trial, budget)]
             at_it = [_finished(trial, trial.intermediate_values[budget]) for trial in done]
-            return _part(study, [*_few(at_it, _sign(study)), *ahead])
+            return _part(study, [*_few(at_it, _Old(_sign(study))), *ahead])
     return _part(study, [])
 
 
@@ -159,11 +159,9 @@ def _part(study: Study, trials: list[FrozenTrial]) -> Study:
     return cast("Study", _Part(study, trials))
 
 
-def _few(trials: list[FrozenTrial], sign: float) -> list[FrozenTrial]:
+def _few(trials: list[FrozenTrial], old: "_Old") -> list[FrozenTrial]:
     """Return the best trials and the latest, where there are very many."""
-    if len(trials) <= MOST:
-        return trials
-    return [*_best(trials[: _N_BEST - MOST], sign), *trials[_N_BEST - MOST :]]
+    return trials if len(trials) <= MOST else old.and_latest(trials)
 
 
 class _Old:
@@ -174,7 +172,7 @@ class _Old:
         self._best, self._running = list[FrozenTrial](), list[int]()
 
     def and_latest(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
-        """Return what `_few` does, and old trials that run, of the study as it is now."""
+        """Return the best and the running old trials and the latest, of more than `MOST`."""
         n = len(trials) + _N_BEST - MOST
         unknown = [*self._running, *range(self._n, n)]
         ended = [trials[place] for place in unknown if trials[place].state.is_finished()]
